@@ -1,0 +1,243 @@
+"""What the engine answers: values to match on, one class an outcome.
+
+The top floor (HTTP, worker, SDK, CLI) turns them into statuses, exceptions and text; the engine never raises for
+what a caller can cause.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from headrace.protocol.statuses import BatchStatus, RunStatus
+
+type_json = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """A payload or a result: its bytes and their media type.
+
+    ``data`` is None where there is nothing. With type ``application/store`` the bytes are the path of an object in the
+    payload store (see ``headrace.payloads``).
+    """
+
+    data: bytes | None
+    type: str = type_json
+
+
+@dataclass(frozen=True, slots=True)
+class ItemError:
+    """Why an item of a batch could not become a run that can start: the code and the sentence of its pre-failed run."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchState:
+    """A batch as it stands in its store. Times are aware, in UTC."""
+
+    id: UUID
+    environment_id: int
+    status: BatchStatus
+    run_count: int | None
+    accepted: int
+    prefailed: int
+    settled: int
+    succeeded: int
+    sealed: bool
+    start_policy: str
+    idempotency_key: str | None
+    parent_run_id: UUID | None
+    error: dict[str, object] | None
+    created_at: datetime
+    updated_at: datetime
+    processing_completed_at: datetime | None
+    completed_at: datetime | None
+    seal_deadline: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCreated:
+    """A new batch."""
+
+    batch: BatchState
+
+
+@dataclass(frozen=True, slots=True)
+class BatchExists:
+    """The same request was made before (request id or idempotency key): the batch that it made, in its true state."""
+
+    batch: BatchState
+
+
+@dataclass(frozen=True, slots=True)
+class KeyConflict:
+    """The idempotency key or request id stands for another request (HTTP 409)."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRefused:
+    """A request that can't be served for what it says: HTTP ``status`` and a sentence."""
+
+    status: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOpen:
+    """The batch takes items."""
+
+    batch: BatchState
+
+
+@dataclass(frozen=True, slots=True)
+class StreamDone:
+    """The work is done already: answer ``sealed: true`` with nothing accepted and leave the body unread."""
+
+    batch: BatchState
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRefused:
+    """The batch takes no items and never will (ABORTED), or has left the states in which it can be sealed."""
+
+    batch: BatchState
+
+
+@dataclass(frozen=True, slots=True)
+class BatchMissing:
+    """No such batch in this environment."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkStored:
+    """A chunk of items is stored: committed, and visible to workers unless the batch starts at its seal."""
+
+    accepted: int
+    deduplicated: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """The batch is sealed, by this call or before it."""
+
+    batch: BatchState
+
+
+@dataclass(frozen=True, slots=True)
+class Incomplete:
+    """Not sealed: items are missing. ``missing`` holds inclusive ranges of indexes, the first of them only."""
+
+    batch: BatchState
+    missing: list[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class RunCreated:
+    """A new run."""
+
+    run_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class RunExists:
+    """The idempotency key or request id hit an existing run."""
+
+    run_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class RunMissing:
+    """No such run in this environment."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A run as it is read. ``status`` is as on the wire; ``error`` is ``{"type", "name", "message", "stackTrace", ...}``."""
+
+    id: UUID
+    task: str
+    queue: str
+    status: RunStatus
+    payload: Packet
+    output: Packet | None
+    error: dict[str, object] | None
+    attempt: int
+    max_attempts: int | None
+    batch_id: UUID | None
+    batch_index: int | None
+    parent_run_id: UUID | None
+    idempotency_key: str | None
+    tags: list[str]
+    metadata: object
+    options: dict[str, object]
+    created_at: datetime
+    updated_at: datetime
+    delayed_until: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    traceparent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptView:
+    """One ended attempt of a run."""
+
+    number: int
+    status: RunStatus
+    started_at: datetime | None
+    finished_at: datetime
+    error: dict[str, object] | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLease:
+    """A worker's right to write: its number is minted once and never used again, so it fences (house.md invariant 6)."""
+
+    worker_id: int
+    environment_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost:
+    """The worker was silent for too long and its runs were given away: it must drop them and register anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedRun:
+    """A run that this worker holds, in attempt ``attempt`` (1 for the first)."""
+
+    id: UUID
+    task: str
+    queue: str
+    attempt: int
+    max_attempts: int | None
+    payload: bytes | None
+    payload_type: str
+    batch_id: UUID | None
+    batch_index: int | None
+    tags: list[str]
+    options: dict[str, object]
+    created_at: datetime
+    traceparent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """How an attempt ended, as the worker reports it.
+
+    ``status`` is COMPLETED with an ``output``, or FAILED / CRASHED / TIMED_OUT with an ``error``; with ``retry_in``
+    (seconds) the run is queued again after that long instead of ending.
+    """
+
+    run_id: UUID
+    attempt: int
+    status: RunStatus
+    output: Packet = field(default_factory=lambda: Packet(None))
+    error: dict[str, object] | None = None
+    retry_in: float | None = None

@@ -1,0 +1,94 @@
+"""Every exception that headrace raises for its users: one tree under HeadraceError.
+
+Each says what was wrong, what was given, what is allowed and what to do. What the engine *answers* (a batch that
+is sealed already, a lease that is lost) is no exception: those are values in ``headrace.engine.outcomes``.
+"""
+
+from __future__ import annotations
+
+
+class HeadraceError(Exception):
+    """The root: catch it to catch all that headrace raises on purpose."""
+
+
+class ConfigurationError(HeadraceError):
+    """A setting, an option or an installation that can't work; the text names it and what is allowed."""
+
+
+class PayloadError(HeadraceError):
+    """A payload that is no JSON, or that its task's annotation does not admit."""
+
+
+class NotInTransactionError(HeadraceError):
+    """A connection was given to trigger on, but it has no open transaction to be part of."""
+
+
+class Abort(HeadraceError):  # noqa: N818 - a task author raises it as a verb: `raise Abort("no such customer")`
+    """Raised by a task: fail this run now, with no further attempt."""
+
+
+class ClientError(HeadraceError):
+    """A request to the headrace server that did not succeed."""
+
+
+class ConnectionFailedError(ClientError):
+    """The server could not be reached, or the connection broke, on every try."""
+
+
+class ApiError(ClientError):
+    """The server answered with an error status.
+
+    Attributes: ``status`` (int), ``message`` (str), ``headers`` (dict with lower-case names), ``body`` (parsed JSON or None).
+    """
+
+    def __init__(self, status: int, message: str, headers: dict[str, str] | None = None, body: object = None) -> None:
+        super().__init__(f"{status}: {message}")
+        self.status = status
+        self.message = message
+        self.headers = headers or {}
+        self.body = body
+
+
+class BatchTriggerError(ClientError):
+    """A batch could not be created or streamed, after all tries.
+
+    Attributes: ``batch_id`` (str or None before it exists), ``phase`` ("create", "stream" or "seal"), ``status`` (HTTP
+    status or None), ``accepted`` (items stored, or None), ``expected`` (items in all, or None), ``retry_after``
+    (seconds or None). ``__cause__`` holds what went wrong last.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        phase: str,
+        batch_id: str | None = None,
+        status: int | None = None,
+        accepted: int | None = None,
+        expected: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.phase = phase
+        self.batch_id = batch_id
+        self.status = status
+        self.accepted = accepted
+        self.expected = expected
+        self.retry_after = retry_after
+
+
+class RunFailedError(HeadraceError):
+    """The run whose result was asked for ended without one.
+
+    Attributes: ``run_id`` (str), ``status`` (str, as on the wire), ``error`` (dict as on the wire, or None).
+    """
+
+    def __init__(self, message: str, *, run_id: str, status: str, error: dict[str, object] | None = None) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+        self.status = status
+        self.error = error
+
+
+class ResultTimeoutError(HeadraceError, TimeoutError):
+    """A result was waited for longer than the caller allowed; the run itself goes on."""

@@ -1,0 +1,106 @@
+"""The shapes of ids: mint them, parse them, and read off which store owns one.
+
+An id is a prefix that names its kind and a body of 26 lower-case characters, for example
+``run_06f3q1c2k8g5m0t7n4e9r2ab12``:
+
+    characters 0-23   15 bytes in base32hex: 6 bytes of Unix time in ms, then 9 bytes that make it unique
+    character  24     the store that owns it, ``[a-z0-9]``
+    character  25     the version of the shape, ``2``
+
+Bodies sort by time as text and as bytes, hold nothing that a DNS label may not hold, and are stored in
+PostgreSQL as a ``uuid`` of 16 bytes: the 15 bytes, then one byte for the store.
+
+A batch leaves the last 4 of its 15 bytes zero; item *n* of it is the run whose last 4 bytes are *n*. So the run
+of an item is known without a look-up, inserting it twice collides on the primary key, and the runs of a batch lie
+side by side in the index, in the order of the items.
+
+Pure: no I/O but the clock and the system's random bytes when minting.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import time
+from typing import Final
+from uuid import UUID
+
+STORE_KEYS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
+"""Every key that a store can have, in the order of the byte that stands for it."""
+
+HOME_STORE: Final = "0"
+"""The key of the first store, and of the only one until more are added."""
+
+MAX_ITEM_INDEX: Final = 2**31 - 1
+"""The largest index that an item of a batch can have: what PostgreSQL's ``integer`` holds."""
+
+_VERSION: Final = "2"
+_BODY_LENGTH: Final = 26
+_ALPHABET: Final = frozenset("0123456789abcdefghijklmnopqrstuv")
+
+
+def mint_run_id(store: str = HOME_STORE) -> UUID:
+    """A new id for a run that belongs to no batch, owned by ``store``."""
+    return UUID(bytes=_timestamp() + os.urandom(9) + _store_byte(store))
+
+
+def mint_batch_id(store: str = HOME_STORE) -> UUID:
+    """A new id for a batch owned by ``store``."""
+    return UUID(bytes=_timestamp() + os.urandom(5) + b"\0\0\0\0" + _store_byte(store))
+
+
+def item_run_id(batch_id: UUID, index: int) -> UUID:
+    """The id of the run of item ``index`` (0 or more) of a batch: always the same one.
+
+    The SQL function ``headrace.item_run_id`` is its twin; a test holds them together.
+    """
+    raw = batch_id.bytes
+    return UUID(bytes=raw[:11] + index.to_bytes(4, "big") + raw[15:])
+
+
+def format_run_id(run_id: UUID) -> str:
+    """``run_`` and the body, as it stands on the wire."""
+    return "run_" + _body(run_id)
+
+
+def format_batch_id(batch_id: UUID) -> str:
+    """``batch_`` and the body, as it stands on the wire."""
+    return "batch_" + _body(batch_id)
+
+
+def parse_run_id(text: str) -> UUID | None:
+    """The run id that ``text`` spells, or None where it spells none."""
+    return _parse("run_", text)
+
+
+def parse_batch_id(text: str) -> UUID | None:
+    """The batch id that ``text`` spells, or None where it spells none."""
+    return _parse("batch_", text)
+
+
+def store_of(value: UUID) -> str:
+    """The key of the store that owns an id: total and pure, from its last byte alone."""
+    ordinal = value.bytes[15]
+    return STORE_KEYS[ordinal] if ordinal < len(STORE_KEYS) else HOME_STORE
+
+
+def _timestamp() -> bytes:
+    return (time.time_ns() // 1_000_000).to_bytes(6, "big")
+
+
+def _store_byte(store: str) -> bytes:
+    return bytes([STORE_KEYS.index(store)])
+
+
+def _body(value: UUID) -> str:
+    raw = value.bytes
+    return base64.b32hexencode(raw[:15]).decode("ascii").lower() + store_of(value) + _VERSION
+
+
+def _parse(prefix: str, text: str) -> UUID | None:
+    body = text.removeprefix(prefix)
+    if len(body) != _BODY_LENGTH or len(text) != len(prefix) + _BODY_LENGTH or body[25] != _VERSION:
+        return None
+    if not _ALPHABET.issuperset(body[:24]) or body[24] not in STORE_KEYS:
+        return None
+    return UUID(bytes=base64.b32hexdecode(body[:24].upper().encode("ascii")) + _store_byte(body[24]))

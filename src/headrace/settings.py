@@ -1,0 +1,141 @@
+"""Every setting of headrace: its environment variable, its default and its meaning, in one typed class.
+
+The variable of a setting is ``HEADRACE_`` and its name in capitals: ``seal_timeout`` is ``HEADRACE_SEAL_TIMEOUT``.
+Sizes are bytes, times are durations ("30m", or seconds). A value that can't work is refused when it is read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Final, get_args, get_type_hints
+
+from headrace.durations import parse_duration
+from headrace.errors import ConfigurationError
+
+PREFIX: Final = "HEADRACE_"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a setting means, and which values it may have."""
+
+    meaning: str
+    at_least: float | None = None
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings of one process. ``Settings.from_environment()`` reads them; tests build them by hand."""
+
+    database_url: Annotated[str, Setting("PostgreSQL to use; without it DATABASE_URL")] = ""
+    pooler: Annotated[
+        str,
+        Setting(
+            "what stands between headrace and PostgreSQL: none, or transaction (PgBouncer in that mode)",
+            choices=("none", "transaction"),
+        ),
+    ] = "none"
+    pool_size: Annotated[int, Setting("most connections of one process", at_least=2)] = 10
+    api_url: Annotated[str, Setting("where clients find the server")] = "http://127.0.0.1:8030"
+    api_key: Annotated[str, Setting("key that clients send; at first start the key of environment dev")] = ""
+    host: Annotated[str, Setting("address that the server binds")] = "127.0.0.1"
+    port: Annotated[int, Setting("port that the server binds; 0 takes a free one", at_least=0)] = 8030
+    environment: Annotated[str, Setting("environment that a worker serves")] = "dev"
+    payload_store: Annotated[
+        str,
+        Setting("where large payloads go: a folder or an s3://, gs://, az:// URL; default: a folder under data_dir"),
+    ] = ""
+    data_dir: Annotated[str, Setting("folder of embedded PostgreSQL and local payloads")] = ".headrace"
+    offload_threshold: Annotated[int, Setting("payloads of this size and more go to the payload store", at_least=1)] = (
+        512 * 1024
+    )
+    item_max_size: Annotated[int, Setting("longest line of an item stream, in bytes", at_least=1024)] = 3 * 1024 * 1024
+    body_max_size: Annotated[int, Setting("longest body of a trigger request", at_least=1024)] = 3 * 1024 * 1024
+    batch_max_items: Annotated[int, Setting("most items of one batch; 0 sets no limit", at_least=0)] = 0
+    one_shot_max_items: Annotated[int, Setting("most items of a one-shot batch request", at_least=1)] = 1_000
+    ingest_concurrency: Annotated[int, Setting("chunks and payload uploads in flight per stream", at_least=1)] = 10
+    ingest_chunk_items: Annotated[int, Setting("items stored by one statement at most", at_least=1)] = 1_000
+    ingest_chunk_bytes: Annotated[int, Setting("payload bytes stored by one statement, about", at_least=1024)] = (
+        1024 * 1024
+    )
+    seal_timeout: Annotated[
+        float, Setting("a batch that stores nothing for this long unsealed is aborted", at_least=0.1)
+    ] = 1800.0
+    request_key_ttl: Annotated[float, Setting("how long a repeated request is recognised", at_least=60)] = 86_400.0
+    idempotency_key_ttl: Annotated[float, Setting("how long an idempotency key holds unless it says", at_least=1)] = (
+        30 * 86_400.0
+    )
+    lease: Annotated[float, Setting("a worker silent for this long loses its runs", at_least=0.5)] = 30.0
+    heartbeat: Annotated[float, Setting("how often a worker renews its lease", at_least=0.1)] = 5.0
+    max_rescues: Annotated[
+        int, Setting("a run whose worker died this often is CRASHED, not tried again", at_least=0)
+    ] = 5
+    poll_interval: Annotated[
+        float, Setting("how often an idle worker looks for runs without a hint", at_least=0.05)
+    ] = 1.0
+    sweep_interval: Annotated[float, Setting("how often deadlines are looked at", at_least=0.05)] = 1.0
+    concurrency: Annotated[int, Setting("runs that one worker executes at once", at_least=1)] = 100
+    drain_timeout: Annotated[float, Setting("how long a worker that is told to stop lets its runs end", at_least=0)] = (
+        30.0
+    )
+    log_format: Annotated[str, Setting("console or json", choices=("console", "json"))] = "console"
+    log_level: Annotated[
+        str, Setting("debug, info, warning or error", choices=("debug", "info", "warning", "error"))
+    ] = "info"
+
+    def __post_init__(self) -> None:
+        for name, (_, setting) in _declared().items():
+            _check_value(name, setting, getattr(self, name))
+        if self.heartbeat * 2 > self.lease:
+            raise ConfigurationError(
+                f"HEADRACE_HEARTBEAT is {self.heartbeat:g} s and HEADRACE_LEASE {self.lease:g} s: a worker must be able to "
+                "miss a beat. Set the lease to at least twice the heartbeat."
+            )
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ, **given: object) -> Settings:
+        """Settings from ``environ``; ``given`` (from the command line, None where not given) goes before it.
+
+        Raises ConfigurationError naming the variable, what it held and what is allowed.
+        """
+        values: dict[str, object] = {}
+        for name, (type_, _) in _declared().items():
+            text = environ.get(PREFIX + name.upper())
+            if text is not None:
+                values[name] = _parse_value(name, type_, text)
+        if not values.get("database_url"):
+            values["database_url"] = environ.get("DATABASE_URL", "")
+        values.update({name: value for name, value in given.items() if value is not None})
+        return cls(**values)  # pyright: ignore[reportArgumentType] - each value was parsed to its field's type
+
+
+@cache
+def _declared() -> dict[str, tuple[type, Setting]]:
+    hints = get_type_hints(Settings, include_extras=True)
+    return {name: (get_args(hint)[0], get_args(hint)[1]) for name, hint in hints.items()}
+
+
+def _parse_value(name: str, type_: type, text: str) -> object:
+    try:
+        if type_ is int:
+            return int(text)
+        if type_ is float:
+            return parse_duration(text) if not text.replace(".", "", 1).isdigit() else float(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{PREFIX}{name.upper()} is {text!r}: {error}") from None
+    return text
+
+
+def _check_value(name: str, setting: Setting, value: object) -> None:
+    if setting.at_least is not None and not (isinstance(value, int | float) and value >= setting.at_least):
+        raise ConfigurationError(
+            f"{PREFIX}{name.upper()} is {value!r}, but must be {setting.at_least:g} or more. It means: {setting.meaning}."
+        )
+    if setting.choices and value not in setting.choices:
+        raise ConfigurationError(
+            f"{PREFIX}{name.upper()} is {value!r}, but must be one of: {', '.join(setting.choices)}."
+        )
