@@ -39,6 +39,7 @@ class Settings:
             choices=("none", "transaction"),
         ),
     ] = "none"
+    listen_url: Annotated[str, Setting("PostgreSQL to LISTEN on where database_url goes through a pooler")] = ""
     pool_size: Annotated[int, Setting("most connections of one process", at_least=2)] = 10
     api_url: Annotated[str, Setting("where clients find the server")] = "http://127.0.0.1:8030"
     api_key: Annotated[str, Setting("key that clients send; at first start the key of environment dev")] = ""
@@ -76,7 +77,7 @@ class Settings:
     ] = 5
     poll_interval: Annotated[
         float, Setting("how often an idle worker looks for runs without a hint", at_least=0.05)
-    ] = 1.0
+    ] = 1.5
     sweep_interval: Annotated[float, Setting("how often deadlines are looked at", at_least=0.05)] = 1.0
     concurrency: Annotated[int, Setting("runs that one worker executes at once", at_least=1)] = 100
     drain_timeout: Annotated[float, Setting("how long a worker that is told to stop lets its runs end", at_least=0)] = (

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
+from headrace.protocol.options import RunOptions
 from headrace.protocol.statuses import BatchStatus, RunStatus
 
-type_json = "application/json"
+JSON_TYPE: Final = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +26,34 @@ class Packet:
     """
 
     data: bytes | None
-    type: str = type_json
+    type: str = JSON_TYPE
 
 
 @dataclass(frozen=True, slots=True)
 class ItemError:
     """Why an item of a batch could not become a run that can start: the code and the sentence of its pre-failed run."""
 
+    code: str
+    message: str
+
+
+@dataclass(slots=True)
+class StoredItem:
+    """An item on its way into its batch. With an ``error`` it becomes a pre-failed run, which has ended from the start."""
+
+    index: int
+    task: str
+    packet: Packet
+    options: RunOptions | None = None
+    error: ItemError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchItemError:
+    """An item that could not become a run that can start."""
+
+    index: int
+    task: str
     code: str
     message: str
 
@@ -44,6 +67,8 @@ class BatchState:
     status: BatchStatus
     run_count: int | None
     accepted: int
+    highest_index: int
+    aliased: int
     prefailed: int
     settled: int
     succeeded: int
@@ -51,6 +76,7 @@ class BatchState:
     start_policy: str
     idempotency_key: str | None
     parent_run_id: UUID | None
+    traceparent: str | None
     error: dict[str, object] | None
     created_at: datetime
     updated_at: datetime
@@ -146,9 +172,10 @@ class RunCreated:
 
 @dataclass(frozen=True, slots=True)
 class RunExists:
-    """The idempotency key or request id hit an existing run."""
+    """An existing run: hit by its idempotency key (``cached``), or made by this same request before."""
 
     run_id: UUID
+    cached: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,12 +237,17 @@ class LeaseLost:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedRun:
-    """A run that this worker holds, in attempt ``attempt`` (1 for the first)."""
+    """A run that this worker holds, in attempt ``attempt`` (1 for the first).
+
+    ``failures`` counts the attempts that failed by themselves; those that a dead worker left behind are not among them,
+    and don't count against ``max_attempts`` (the override of the run's options, or None).
+    """
 
     id: UUID
     task: str
     queue: str
     attempt: int
+    failures: int
     max_attempts: int | None
     payload: bytes | None
     payload_type: str
@@ -241,3 +273,33 @@ class Finish:
     output: Packet = field(default_factory=lambda: Packet(None))
     error: dict[str, object] | None = None
     retry_in: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ItemResult:
+    """An ended item of a batch: its index and the run that it stands for."""
+
+    index: int
+    run: RunView
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """Which runs to list; None leaves a column open. Times are aware."""
+
+    statuses: frozenset[RunStatus] | None = None
+    tasks: list[str] | None = None
+    queues: list[str] | None = None
+    tags: list[str] | None = None
+    batch_id: UUID | None = None
+    created_from: datetime | None = None
+    created_to: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunPage:
+    """A page of runs, newest first, and whether more lie behind and before it."""
+
+    runs: list[RunView]
+    has_older: bool
+    has_newer: bool

@@ -98,6 +98,7 @@ CREATE TABLE headrace.batches (
     start_policy text NOT NULL CHECK (start_policy IN ('add', 'seal')),
     run_count integer CHECK (run_count > 0),   -- NULL while an open-ended batch is unsealed
     accepted integer NOT NULL DEFAULT 0,       -- items stored
+    highest_index integer NOT NULL DEFAULT -1, -- of the items stored: an open-ended batch may not skip one
     aliased integer NOT NULL DEFAULT 0,        -- of these, items that resolved to a run that was there before
     prefailed integer NOT NULL DEFAULT 0,      -- of these, items that could not become a run that can start
     settled integer NOT NULL DEFAULT 0,        -- items whose run has ended
@@ -116,10 +117,13 @@ CREATE TABLE headrace.batches (
     PRIMARY KEY (environment_id, id),
     CHECK (accepted <= run_count),
     CHECK (settled <= accepted AND succeeded <= settled AND prefailed <= settled AND aliased <= accepted),
-    CHECK (sealed_at IS NULL OR status = 'ABORTED' OR accepted = run_count)
+    CHECK (sealed_at IS NULL OR status = 'ABORTED' OR (accepted = run_count AND highest_index = run_count - 1))
 ) WITH (fillfactor = 50);
 -- serves the sweep of batches that were never sealed
 CREATE INDEX batches_unsealed ON headrace.batches (seal_deadline) WHERE status = 'PENDING' AND sealed_at IS NULL;
+-- serves the sweep that ends the runs of a batch that was to start at its seal and was aborted instead
+CREATE INDEX batches_held ON headrace.batches (id)
+WHERE status = 'ABORTED' AND start_policy = 'seal' AND processing_completed_at IS NULL;
 
 CREATE TABLE headrace.runs (
     environment_id integer NOT NULL,
@@ -128,8 +132,9 @@ CREATE TABLE headrace.runs (
     batch_id uuid,
     batch_index integer,
     status headrace.run_status NOT NULL,
-    attempt smallint NOT NULL DEFAULT 0,    -- of the attempts so far, the last
-    rescues smallint NOT NULL DEFAULT 0,    -- how often a worker died over it
+    attempt smallint NOT NULL DEFAULT 0,    -- the number of the last attempt; with the worker it fences every write
+    failures smallint NOT NULL DEFAULT 0,   -- attempts that failed by themselves: these count against max attempts
+    rescues smallint NOT NULL DEFAULT 0,    -- attempts that a dead worker left behind: these have a cap of their own
     watched boolean NOT NULL DEFAULT false, -- somebody else has to be told when it ends
     worker_id bigint,
     ready_at timestamptz NOT NULL,

@@ -1,0 +1,293 @@
+"""The life of a batch: created, filled by chunks, sealed when all items are there, closed when all have ended.
+
+Every change is one transaction on the batch's own row, so that creates, chunks, seals, completions and the sweep of
+deadlines meet there and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
+
+from headrace.durations import parse_duration
+from headrace.engine.admission import judge_stream
+from headrace.engine.engine import Engine
+from headrace.engine.idempotency import BATCH_SCOPE, REQUEST_SCOPE, KeyClaim, claim_keys, fingerprint_request
+from headrace.engine.items import insert_items
+from headrace.engine.lanes import LaneFinder
+from headrace.engine.outcomes import (
+    BatchCreated,
+    BatchExists,
+    BatchItemError,
+    BatchMissing,
+    BatchRefused,
+    BatchState,
+    ChunkStored,
+    Incomplete,
+    ItemResult,
+    KeyConflict,
+    Sealed,
+    StoredItem,
+    StreamDone,
+    StreamOpen,
+    StreamRefused,
+)
+from headrace.engine.rows import read_batch, read_json, read_run
+from headrace.ids import MAX_ITEM_INDEX, mint_batch_id, parse_run_id
+from headrace.protocol.batches import CreateBatch
+from headrace.settings import Settings
+from headrace.store.statements import Plan, query
+
+CreateAnswer = BatchCreated | BatchExists | KeyConflict | BatchRefused
+
+_ALL_RESULTS: Final = 2**31 - 1
+
+
+async def create_batch(
+    engine: Engine,
+    environment_id: int,
+    request: CreateBatch,
+    request_id: str | None = None,
+    traceparent: str | None = None,
+) -> CreateAnswer:
+    """Creates an empty, unsealed batch; or finds the one that the same request or idempotency key made before."""
+    if refused := _refuse_batch(request, engine.settings):
+        return refused
+    return await engine.store.run_plan(
+        open_batch(environment_id, request, engine.settings, request_id=request_id, traceparent=traceparent)
+    )
+
+
+async def submit_batch(
+    engine: Engine,
+    environment_id: int,
+    request: CreateBatch,
+    items: Sequence[StoredItem],
+    request_id: str | None = None,
+    traceparent: str | None = None,
+) -> CreateAnswer:
+    """One shot: the batch and all its runs in one transaction, or nothing. Workers are told after the commit.
+
+    Items are as for ``store_chunk``; ``request.run_count`` has to be their number and their indexes 0 to that.
+    """
+    if refused := _refuse_batch(request, engine.settings):
+        return refused
+    lanes = LaneFinder(environment_id, engine.lanes)
+    answer = await engine.store.run_plan(
+        fill_batch(environment_id, request, items, lanes, engine.settings, request_id=request_id, traceparent=traceparent)
+    )
+    if isinstance(answer, BatchCreated):
+        lanes.keep_lanes()
+        engine.notices.runs_ready(environment_id)
+    return answer
+
+
+async def admit_stream(
+    engine: Engine, environment_id: int, batch_id: UUID
+) -> StreamOpen | StreamDone | StreamRefused | BatchMissing:
+    """What a stream of items may do, before its body is read."""
+    batch = await find_batch(engine, environment_id, batch_id)
+    return judge_stream(batch) if batch else BatchMissing()
+
+
+async def store_chunk(
+    engine: Engine, environment_id: int, batch: BatchState, items: Sequence[StoredItem]
+) -> ChunkStored | StreamDone | StreamRefused | BatchMissing | BatchRefused:
+    """Stores a chunk of items as runs, all or none. Committed when it returns.
+
+    Items that are there already count as deduplicated: the first one stored wins.
+    """
+    if over := next((item for item in items if not 0 <= item.index < (batch.run_count or MAX_ITEM_INDEX + 1)), None):
+        return BatchRefused(422, f"Item index {over.index} exceeds batch runCount {batch.run_count}")
+    held_for = batch.id if batch.start_policy == "seal" else None
+    lanes = LaneFinder(environment_id, engine.lanes, held_for)
+    try:
+        answer = await engine.store.run_plan(_fill_open_batch(environment_id, batch.id, items, lanes, engine.settings))
+    except ValueError as error:  # options that can't be read: nothing of the chunk is stored
+        return BatchRefused(422, f"Invalid options: {error}")
+    if isinstance(answer, ChunkStored):
+        lanes.keep_lanes()
+        if answer.accepted and held_for is None:
+            engine.notices.runs_ready(environment_id)
+    return answer
+
+
+async def end_stream(
+    engine: Engine, environment_id: int, batch_id: UUID, *, run_count: int | None = None, partial: bool = False
+) -> Sealed | Incomplete | StreamRefused | BatchMissing | BatchRefused:
+    """What is answered when a stream has ended: seals the batch if every item is there, else says which are missing.
+
+    ``run_count`` names the final count of an open-ended batch. A ``partial`` stream is one segment of several: nothing is
+    sealed, and the missing indexes, which cost a look at the whole batch, are not listed.
+    """
+    batch = await find_batch(engine, environment_id, batch_id)
+    if batch is None:
+        return BatchMissing()
+    if run_count is not None and batch.run_count not in {None, run_count}:
+        return BatchRefused(422, f"The batch was created with runCount {batch.run_count} and can't be sealed with {run_count}.")
+    count = batch.run_count if batch.run_count is not None else run_count
+    if count is not None and isinstance(judge_stream(batch), StreamOpen):
+        if batch.highest_index >= count:
+            return BatchRefused(422, f"Item index {batch.highest_index} exceeds batch runCount {count}")
+        if batch.accepted == count and not partial:
+            sealed = await engine.store.run_plan(_seal_open_batch(environment_id, batch, count))
+            if sealed is not None:
+                engine.notices.runs_ready(environment_id)
+                if sealed.completed_at:
+                    engine.notices.runs_done(environment_id)
+                return Sealed(sealed)
+            # another stream, or the sweep of deadlines, was quicker: what it made of the batch is the answer
+            batch = await find_batch(engine, environment_id, batch_id) or batch
+    match judge_stream(batch):
+        case StreamDone():
+            return Sealed(batch)
+        case StreamRefused() as refused:
+            return refused
+        case StreamOpen():
+            missing: list[tuple[int, int]] = []
+            if not partial and count is not None:
+                rows = await engine.store.fetch("list_missing", environment_id, batch_id, count)
+                missing = [(row["first"], row["last"]) for row in rows]
+            return Incomplete(batch, missing)
+
+
+async def find_batch(engine: Engine, environment_id: int, batch_id: UUID) -> BatchState | None:
+    """The batch as it stands, or None where this environment has none with that id."""
+    rows = await engine.store.fetch("find_batch", environment_id, batch_id)
+    return read_batch(rows[0]) if rows else None
+
+
+async def list_batch_run_ids(engine: Engine, environment_id: int, batch_id: UUID) -> list[UUID]:
+    """The runs of a batch in the order of its items, each once."""
+    return [row["id"] for row in await engine.store.fetch("list_batch_run_ids", environment_id, batch_id)]
+
+
+async def list_batch_errors(engine: Engine, environment_id: int, batch_id: UUID) -> list[BatchItemError]:
+    """Items that could not become a run that can start, by index, the first thousand."""
+    rows = await engine.store.fetch("list_batch_errors", environment_id, batch_id)
+    errors = [(row, read_json(row["error"])) for row in rows]
+    return [BatchItemError(row["batch_index"], row["task"], error["code"], error["message"]) for row, error in errors]
+
+
+async def list_batch_results(
+    engine: Engine, environment_id: int, batch_id: UUID, *, after: int = -1, limit: int | None = None
+) -> list[ItemResult]:
+    """Ended items with an index above ``after``, by index, at most ``limit``."""
+    rows = await engine.store.fetch(
+        "list_batch_results", environment_id, batch_id, after + 1, _ALL_RESULTS if limit is None else limit
+    )
+    return [ItemResult(row["item_index"], read_run(row)) for row in rows]
+
+
+async def await_batch(engine: Engine, environment_id: int, batch_id: UUID, timeout: float) -> BatchState | None:
+    """The batch once it has ended, or as it stands after ``timeout`` seconds."""
+    deadline = asyncio.get_running_loop().time() + timeout
+    while True:
+        batch = await find_batch(engine, environment_id, batch_id)
+        left = deadline - asyncio.get_running_loop().time()
+        if batch is None or batch.completed_at is not None or left <= 0:
+            return batch
+        await engine.notices.wait_done(environment_id, min(left, 1.0))
+
+
+def open_batch(
+    environment_id: int,
+    request: CreateBatch,
+    settings: Settings,
+    *,
+    request_id: str | None = None,
+    traceparent: str | None = None,
+) -> Plan[CreateAnswer]:
+    """Plan: makes the batch of a request, or finds the one that its request id or idempotency key stands for."""
+    batch_id = mint_batch_id()
+    claims: list[KeyClaim] = []
+    fingerprint = fingerprint_request(request)
+    if request_id:
+        claims.append(KeyClaim(REQUEST_SCOPE, request_id, batch_id, settings.request_key_ttl, fingerprint))
+    if request.idempotency_key:
+        ttl = parse_duration(request.idempotency_key_ttl) if request.idempotency_key_ttl else settings.idempotency_key_ttl
+        claims.append(KeyClaim(BATCH_SCOPE, request.idempotency_key, batch_id, ttl, fingerprint))
+    for claim in claims:  # one after the other: a hit on the first leaves the second unclaimed
+        [holder] = yield from claim_keys(environment_id, [claim])
+        if holder.target_id != batch_id:
+            if holder.fingerprint != fingerprint:
+                what = "request id" if claim.scope == REQUEST_SCOPE else "idempotency key"
+                return KeyConflict(f"This {what} was used before, for another request. Use a new one, or send the same request.")
+            if claim.scope == BATCH_SCOPE and request_id:
+                yield from query("retarget_key", environment_id, REQUEST_SCOPE, claims[0].key_hash, holder.target_id)
+            rows = yield from query("find_batch", environment_id, holder.target_id)
+            return BatchExists(read_batch(rows[0]))
+    rows = yield from query(
+        "insert_batch",
+        environment_id,
+        batch_id,
+        request.start,
+        request.run_count,
+        settings.seal_timeout,
+        parse_run_id(request.parent_run_id) if request.parent_run_id else None,
+        bool(request.resume_parent_on_completion),
+        request.idempotency_key,
+        traceparent,
+    )
+    return BatchCreated(read_batch(rows[0]))
+
+
+def fill_batch(
+    environment_id: int,
+    request: CreateBatch,
+    items: Sequence[StoredItem],
+    lanes: LaneFinder,
+    settings: Settings,
+    *,
+    request_id: str | None = None,
+    traceparent: str | None = None,
+) -> Plan[CreateAnswer]:
+    """Plan: the three steps of a batch at once: create, add all items, seal."""
+    answer = yield from open_batch(environment_id, request, settings, request_id=request_id, traceparent=traceparent)
+    if not isinstance(answer, BatchCreated):
+        return answer
+    batch = answer.batch
+    for start in range(0, len(items), settings.ingest_chunk_items):
+        yield from insert_items(batch, items[start : start + settings.ingest_chunk_items], lanes, settings)
+    sealed = yield from _seal_open_batch(environment_id, batch, len(items))
+    if sealed is None:
+        raise ValueError("the items of a one-shot batch must have the indexes from 0 to their number, each once")
+    return BatchCreated(sealed)
+
+
+def _fill_open_batch(
+    environment_id: int, batch_id: UUID, items: Sequence[StoredItem], lanes: LaneFinder, settings: Settings
+) -> Plan[ChunkStored | StreamDone | StreamRefused | BatchMissing]:
+    rows = yield from query("lock_batch", environment_id, batch_id)
+    if not rows:
+        return BatchMissing()
+    match judge_stream(read_batch(rows[0])):
+        case StreamOpen(batch):
+            accepted = yield from insert_items(batch, items, lanes, settings)
+            return ChunkStored(accepted, len(items) - accepted)
+        case other:
+            return other
+
+
+def _seal_open_batch(environment_id: int, batch: BatchState, run_count: int) -> Plan[BatchState | None]:
+    """Plan: the seal, and the start of runs that waited for it. None where the condition did not hold."""
+    rows = yield from query("seal_batch", environment_id, batch.id, run_count)
+    if rows and batch.start_policy == "seal":
+        yield from query("open_lanes", batch.id)
+    return read_batch(rows[0]) if rows else None
+
+
+def _refuse_batch(request: CreateBatch, settings: Settings) -> BatchRefused | None:
+    limit = settings.batch_max_items or MAX_ITEM_INDEX
+    if request.run_count is not None and request.run_count > limit:
+        return BatchRefused(400, f"Batch runCount of {request.run_count} exceeds maximum allowed of {limit}.")
+    if request.parent_run_id and parse_run_id(request.parent_run_id) is None:
+        return BatchRefused(422, f"parentRunId is {request.parent_run_id!r}, which is no run id.")
+    if request.idempotency_key_ttl:
+        try:
+            parse_duration(request.idempotency_key_ttl)
+        except ValueError as error:
+            return BatchRefused(422, f"idempotencyKeyTTL: {error}")
+    return None

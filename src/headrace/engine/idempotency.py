@@ -1,0 +1,92 @@
+"""Keys: one row stands for each, claimed in the transaction that makes the run or batch it stands for.
+
+Two who come at once meet on that row: the second waits for the first one's commit and then reads what it stands for.
+Scopes keep apart the keys of each task's runs, of batches, and of single HTTP requests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from headrace.durations import parse_duration
+from headrace.protocol.options import RunOptions
+from headrace.store.statements import Plan, query
+
+REQUEST_SCOPE: Final = "request"
+BATCH_SCOPE: Final = "batch"
+
+
+def task_scope(task: str) -> str:
+    """The scope of the idempotency keys of one task's runs."""
+    return f"task:{task}"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyClaim:
+    """A key that is claimed for ``target_id``, and for how many seconds."""
+
+    scope: str
+    key: str
+    target_id: UUID
+    ttl: float
+    fingerprint: bytes | None = None
+
+    @property
+    def key_hash(self) -> bytes:
+        """What is stored of the key: keys can be long, and need not be read back."""
+        return hash_key(self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyHolder:
+    """What a key stands for."""
+
+    target_id: UUID
+    fingerprint: bytes | None
+
+
+def hash_key(key: str) -> bytes:
+    """SHA-256 of a key."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+
+
+def fingerprint_request(value: object) -> bytes:
+    """A hash that tells whether two requests are the same: of their canonical JSON."""
+    return hashlib.sha256(msgspec.json.encode(value, order="sorted")).digest()
+
+
+def find_ttl(options: RunOptions, default: float) -> float:
+    """Seconds that a run's key holds. Raises ValueError on text that is no duration."""
+    return parse_duration(options.idempotency_key_ttl) if options.idempotency_key_ttl else default
+
+
+def claim_keys(environment_id: int, claims: Sequence[KeyClaim]) -> Plan[list[KeyHolder]]:
+    """Plan: claims keys and says, claim by claim, what each stands for: the claim's own target where it won.
+
+    ``claims`` may not name a (scope, key) twice. The rows stay locked until the transaction ends, so what is read here
+    can't be freed before it is used.
+    """
+    scopes = [claim.scope for claim in claims]
+    hashes = [claim.key_hash for claim in claims]
+    yield from query(
+        "claim_keys",
+        environment_id,
+        scopes,
+        hashes,
+        [claim.target_id for claim in claims],
+        [claim.fingerprint for claim in claims],
+        [claim.ttl for claim in claims],
+    )
+    # a statement of its own: it sees the commit that the claim may have waited for
+    rows = yield from query("find_keys", environment_id, scopes, hashes)
+    held = {(row["scope"], bytes(row["key_hash"])): row for row in rows}
+    return [
+        KeyHolder(held[scope, key_hash]["target_id"], held[scope, key_hash]["fingerprint"])
+        for scope, key_hash in zip(scopes, hashes, strict=True)
+    ]

@@ -1,0 +1,169 @@
+"""Storing items: a chunk of them becomes runs, in one transaction with the batch's counts.
+
+A plan, so that a one-shot batch, a stream and a caller's own transaction store items by the same statements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from headrace.durations import parse_duration
+from headrace.engine.idempotency import KeyClaim, claim_keys, find_ttl, hash_key, task_scope
+from headrace.engine.lanes import LaneFinder, LaneName
+from headrace.engine.outcomes import JSON_TYPE, BatchState, StoredItem
+from headrace.ids import item_run_id
+from headrace.protocol.options import RunOptions
+from headrace.settings import Settings
+from headrace.store.statements import Plan, query
+
+_encode: Final = msgspec.json.Encoder().encode
+_NO_OPTIONS: Final = RunOptions()
+
+
+def insert_items(batch: BatchState, items: Sequence[StoredItem], lanes: LaneFinder, settings: Settings) -> Plan[int]:
+    """Plan: stores a chunk of an open batch whose row the transaction holds, and returns how many were new.
+
+    An item that is there already is left as it was stored first. Raises ValueError on options that can't be read.
+    """
+    aliases: list[tuple[int, UUID]] = []
+    if batch.aliased or any(item.options is not None and item.options.idempotency_key for item in items):
+        items = yield from _leave_known(batch, items)
+        items, aliases = yield from _resolve_keys(batch, items, settings)
+    accepted = 0
+    if items:
+        found = yield from lanes.find_lanes({lane_name(item.task, item.options) for item in items})
+        rows = yield from query("insert_items", *_insert_arguments(batch, items, found, settings.seal_timeout))
+        accepted = rows[0]["accepted"]
+    if aliases:  # after the runs of this chunk, which they may stand for
+        yield from _insert_aliases(batch, aliases)
+    return accepted + len(aliases)
+
+
+def lane_name(task: str, options: RunOptions | None) -> LaneName:
+    """Which lane a trigger asks for."""
+    return (task, options.queue.name if options is not None and options.queue else None)
+
+
+def delayed_until(options: RunOptions) -> datetime | None:
+    """When a delayed run may start: a duration from now, or an ISO 8601 date. Raises ValueError on other text.
+
+    A duration is added to this process's clock: it is a wish of the caller's, not a deadline between processes.
+    """
+    if not options.delay:
+        return None
+    try:
+        return datetime.now(UTC) + timedelta(seconds=parse_duration(options.delay))
+    except (ValueError, OverflowError):
+        pass
+    try:
+        moment = datetime.fromisoformat(options.delay)
+    except ValueError:
+        raise ValueError(f"delay is {options.delay!r}: give a duration such as '1h30m' or an ISO 8601 date") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def stored_options(options: RunOptions | None) -> str | None:
+    """What is kept of the options beside their own columns: JSON, or None where nothing was said."""
+    if options is None or options == _NO_OPTIONS:
+        return None
+    return _encode(options).decode("utf-8")
+
+
+def _insert_arguments(
+    batch: BatchState, items: Sequence[StoredItem], lanes: dict[LaneName, int], seal_timeout: float
+) -> list[Any]:
+    # A column in which no item says anything is sent as an empty array, which unnest fills up with NULL.
+    first_lane = lanes[lane_name(items[0].task, items[0].options)]
+    one_lane = len(lanes) == 1
+    return [
+        batch.environment_id,
+        batch.id,
+        first_lane,
+        batch.parent_run_id,
+        batch.traceparent,
+        seal_timeout,
+        [item.index for item in items],
+        [] if one_lane else [lanes[lane_name(item.task, item.options)] for item in items],
+        [item.packet.data for item in items],
+        _sparse(items, lambda item: None if item.packet.type == JSON_TYPE else item.packet.type),
+        _sparse(items, lambda item: delayed_until(item.options) if item.options else None),
+        _sparse(items, _error_json),
+        _sparse(items, lambda item: stored_options(item.options)),
+        _sparse(items, lambda item: item.options.idempotency_key if item.options else None),
+    ]
+
+
+def _sparse(items: Sequence[StoredItem], read: Callable[[StoredItem], Any]) -> list[Any]:
+    column = [read(item) for item in items]
+    return column if any(value is not None for value in column) else []
+
+
+def _error_json(item: StoredItem) -> str | None:
+    if item.error is None:
+        return None
+    return _encode({"type": "INTERNAL_ERROR", "code": item.error.code, "message": item.error.message}).decode("utf-8")
+
+
+def _leave_known(batch: BatchState, items: Sequence[StoredItem]) -> Plan[list[StoredItem]]:
+    """Plan: the items that are not stored yet, each index once.
+
+    An item must not be looked at twice for its key: its run may have failed and freed the key by now, and claiming it
+    again for a run that is over would hand that run to the next trigger.
+    """
+    rows = yield from query("find_items", batch.environment_id, batch.id, [item.index for item in items])
+    seen = {row["index"] for row in rows}
+    fresh: list[StoredItem] = []
+    for item in items:
+        if item.index not in seen:
+            seen.add(item.index)
+            fresh.append(item)
+    return fresh
+
+
+def _resolve_keys(
+    batch: BatchState, items: Sequence[StoredItem], settings: Settings
+) -> Plan[tuple[list[StoredItem], list[tuple[int, UUID]]]]:
+    """Plan: parts items that become runs from those whose key stands for a run: (index, run id)."""
+    claims: dict[tuple[str, bytes], KeyClaim] = {}
+    for item in items:
+        if item.options is not None and (key := item.options.idempotency_key) and item.error is None:
+            ttl = find_ttl(item.options, settings.idempotency_key_ttl)
+            claim = KeyClaim(task_scope(item.task), key, item_run_id(batch.id, item.index), ttl)
+            claims.setdefault((claim.scope, claim.key_hash), claim)  # within a chunk the first index wins
+    if not claims:
+        return list(items), []
+    holders = yield from claim_keys(batch.environment_id, list(claims.values()))
+    targets = {name: holder.target_id for name, holder in zip(claims, holders, strict=True)}
+    fresh: list[StoredItem] = []
+    aliases: list[tuple[int, UUID]] = []
+    for item in items:
+        key = item.options.idempotency_key if item.options is not None and item.error is None else None
+        target = targets[task_scope(item.task), hash_key(key)] if key else None
+        if target is None or target == item_run_id(batch.id, item.index):
+            fresh.append(item)
+        else:
+            aliases.append((item.index, target))
+    return fresh, aliases
+
+
+def _insert_aliases(batch: BatchState, aliases: Sequence[tuple[int, UUID]]) -> Plan[None]:
+    # Watch first, look second: a run that ends in between is either seen ended here, or sees that it is watched.
+    # A run that is not there any more ended long ago.
+    rows = yield from query("watch_runs", batch.environment_id, sorted({run_id for _, run_id in aliases}))
+    state = {row["id"]: row for row in rows}
+    ended = [run_id not in state or state[run_id]["ended"] for _, run_id in aliases]
+    succeeded = [run_id in state and state[run_id]["succeeded"] for _, run_id in aliases]
+    yield from query(
+        "insert_aliases",
+        batch.environment_id,
+        batch.id,
+        [index for index, _ in aliases],
+        [run_id for _, run_id in aliases],
+        ended,
+        succeeded,
+    )

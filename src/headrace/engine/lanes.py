@@ -1,0 +1,88 @@
+"""Lanes: what runs queue up in, one a (task, queue), and for a batch that starts at its seal one of its own.
+
+A trigger knows a task by its id; which queue that is, the task's worker has said (``headrace.tasks``), and the trigger
+may say otherwise. The lanes met lately are remembered for a few seconds, so a chunk of a thousand items looks up none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID
+
+from headrace.store.statements import Plan, query
+
+LaneName = tuple[str, str | None]
+"""A task's id and the queue that the trigger names, or None for the task's own."""
+
+_KEPT_SECONDS: Final = 5.0
+_KEPT_LANES: Final = 10_000
+
+
+class LaneBook:
+    """The lanes that one process has met lately, by environment, task and queue."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[tuple[int, LaneName], tuple[int, float]] = {}
+
+    def find_lane(self, environment_id: int, name: LaneName) -> int | None:
+        """A lane that was committed when it was met, not long ago."""
+        known = self._lanes.get((environment_id, name))
+        return known[0] if known and known[1] > time.monotonic() else None
+
+    def keep_lanes(self, environment_id: int, lanes: Mapping[LaneName, int]) -> None:
+        """Remembers lanes. To be called after the commit: a lane made in a transaction that is rolled back is none."""
+        if len(self._lanes) + len(lanes) > _KEPT_LANES:
+            self._lanes.clear()
+        until = time.monotonic() + _KEPT_SECONDS
+        for name, lane in lanes.items():
+            self._lanes[environment_id, name] = (lane, until)
+
+
+@dataclass(slots=True)
+class LaneFinder:
+    """The lanes that one transaction needs: from the book where it knows them, else looked up or made."""
+
+    environment_id: int
+    book: LaneBook | None = None
+    held_for: UUID | None = None
+    met: dict[LaneName, int] = field(default_factory=dict)
+
+    def find_lanes(self, names: Iterable[LaneName]) -> Plan[dict[LaneName, int]]:
+        """Plan: the lane of each name. With ``held_for``, the id of a batch, lanes of its own that its seal opens."""
+        missing: list[LaneName] = []
+        for name in names:
+            if name not in self.met:
+                known = self.book.find_lane(self.environment_id, name) if self.book and not self.held_for else None
+                if known is None:
+                    missing.append(name)
+                else:
+                    self.met[name] = known
+        if missing:
+            self.met.update((yield from _make_lanes(self.environment_id, missing, self.held_for)))
+        return self.met
+
+    def keep_lanes(self) -> None:
+        """After the commit: remembers what was met."""
+        if self.book and not self.held_for:
+            self.book.keep_lanes(self.environment_id, self.met)
+
+
+def _make_lanes(environment_id: int, names: list[LaneName], held_for: UUID | None) -> Plan[dict[LaneName, int]]:
+    tasks = [task for task, _ in names]
+    queues = [queue for _, queue in names]
+    rows = yield from query("find_lanes", environment_id, tasks, queues, held_for)
+    absent = [row for row in rows if row["id"] is None]
+    if absent:
+        yield from query(
+            "insert_lanes",
+            environment_id,
+            [row["task"] for row in absent],
+            [row["queue"] for row in absent],
+            held_for,
+            held_for is None,
+        )
+        rows = yield from query("find_lanes", environment_id, tasks, queues, held_for)
+    return {(row["task"], row["given"]): row["id"] for row in rows}

@@ -1,0 +1,122 @@
+"""Hints between processes: "runs are ready", "runs are done". Never needed, only quicker than looking.
+
+A hint is sent after the commit that it tells of, by itself, at most twenty times a second an environment: NOTIFY takes
+a lock that all commits of a cluster share (research/peers.md 3.2: 2.6 to 12 times slower writes with it inside them).
+Whoever waits for a hint looks again by itself after a while, so a lost one costs time and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any, Final
+
+import asyncpg
+import structlog
+
+from headrace.settings import Settings
+from headrace.store.store import DATABASE_ERRORS, Store
+
+READY_CHANNEL: Final = "headrace_ready"
+DONE_CHANNEL: Final = "headrace_done"
+_SPACING: Final = 0.05
+_RECONNECT_DELAY: Final = 1.0
+_PROBE_INTERVAL: Final = 30.0
+
+_log = structlog.get_logger("headrace.notices")
+
+
+class Notices:
+    """The hints that one process sends and receives."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store = store
+        self._url = settings.listen_url or ("" if settings.pooler == "transaction" else settings.database_url)
+        self._sending: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._again: set[tuple[str, int]] = set()
+        self._waiting: dict[tuple[str, int], asyncio.Event] = {}
+        self._listener: asyncio.Task[None] | None = None
+        self.listening = False
+
+    def start_listening(self) -> None:
+        """Takes hints from now on, over a connection of its own that is made anew whenever it breaks.
+
+        Behind a pooler there is nothing to listen on unless ``listen_url`` names the database itself.
+        """
+        if self._url and self._listener is None:
+            self._listener = asyncio.create_task(self._listen())
+
+    async def close(self) -> None:
+        """Stops listening and drops what has not been sent."""
+        tasks = [*self._sending.values(), *([self._listener] if self._listener else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def runs_ready(self, environment_id: int) -> None:
+        """Tells workers that runs of an environment are ready. Returns at once and never raises."""
+        self._send(READY_CHANNEL, environment_id)
+
+    def runs_done(self, environment_id: int) -> None:
+        """Tells whoever waits that runs or batches of an environment have ended. Returns at once and never raises."""
+        self._send(DONE_CHANNEL, environment_id)
+
+    async def wait_ready(self, environment_id: int, timeout: float) -> bool:
+        """Whether a hint that runs are ready came within ``timeout`` seconds."""
+        return await self._wait(READY_CHANNEL, environment_id, timeout)
+
+    async def wait_done(self, environment_id: int, timeout: float) -> bool:
+        """Whether a hint that runs have ended came within ``timeout`` seconds."""
+        return await self._wait(DONE_CHANNEL, environment_id, timeout)
+
+    def _send(self, channel: str, environment_id: int) -> None:
+        key = (channel, environment_id)
+        if key in self._sending:
+            self._again.add(key)
+        else:
+            self._sending[key] = asyncio.create_task(self._send_spaced(key))
+
+    async def _send_spaced(self, key: tuple[str, int]) -> None:
+        channel, environment_id = key
+        try:
+            while True:
+                self._again.discard(key)
+                with contextlib.suppress(*DATABASE_ERRORS):
+                    await self._store.fetch("send_notice", channel, str(environment_id))
+                await asyncio.sleep(_SPACING)
+                if key not in self._again:
+                    return
+        finally:
+            del self._sending[key]
+
+    async def _wait(self, channel: str, environment_id: int, timeout: float) -> bool:
+        event = self._waiting.setdefault((channel, environment_id), asyncio.Event())
+        try:
+            await asyncio.wait_for(event.wait(), timeout)
+        except TimeoutError:
+            return False
+        return True
+
+    def _hear(self, _connection: Any, _pid: int, channel: str, payload: object) -> None:
+        # An event is set once and replaced: whoever waited wakes, whoever comes later waits for the next one.
+        if isinstance(payload, str) and payload.isdigit() and (event := self._waiting.pop((channel, int(payload)), None)):
+            event.set()
+
+    async def _listen(self) -> None:
+        while True:
+            connection = None
+            try:
+                connection = await asyncpg.connect(self._url, timeout=10)
+                for channel in (READY_CHANNEL, DONE_CHANNEL):
+                    await connection.add_listener(channel, self._hear)
+                self.listening = True
+                while True:  # a connection can die without a word: a round trip now and then notices
+                    await asyncio.sleep(_PROBE_INTERVAL)
+                    await connection.execute("SELECT 1", timeout=10)
+            except DATABASE_ERRORS as error:
+                _log.warning("hints are off, polling goes on", error=str(error))
+            finally:
+                self.listening = False
+                if connection is not None:
+                    connection.terminate()
+            await asyncio.sleep(_RECONNECT_DELAY)

@@ -1,0 +1,51 @@
+"""Taking runs from workers that have ended: what is written over each, and when enough is enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+Held = Any
+"""A row of ``find_abandoned_runs`` or ``find_held_runs``."""
+
+
+def rescue_arguments(
+    held: Sequence[Held],
+    worker_id: int,
+    *,
+    final: Callable[[Held], bool],
+    counted: int,
+    error: Callable[[Held], dict[str, str]],
+) -> list[Any]:
+    """The arguments of ``rescue_runs`` for runs of one worker in one environment."""
+    ids: list[UUID] = [row["id"] for row in held]
+    return [
+        held[0]["environment_id"],
+        worker_id,
+        ids,
+        [row["attempt"] for row in held],
+        [final(row) for row in held],
+        [counted] * len(held),
+        [msgspec.json.encode(error(row)).decode("utf-8") for row in held],
+    ]
+
+
+def worker_lost_error(row: Held) -> dict[str, str]:
+    """The error of an attempt whose worker went silent."""
+    return {
+        "type": "INTERNAL_ERROR",
+        "code": "WORKER_LOST",
+        "message": f"Worker {row['worker_name']} went silent in attempt {row['attempt']}: killed, frozen, or cut off.",
+    }
+
+
+def worker_stopped_error(row: Held) -> dict[str, str]:
+    """The error of an attempt whose worker was told to stop."""
+    return {
+        "type": "INTERNAL_ERROR",
+        "code": "WORKER_STOPPED",
+        "message": f"The worker was told to stop before attempt {row['attempt']} had ended.",
+    }

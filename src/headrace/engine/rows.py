@@ -1,0 +1,51 @@
+"""From rows to the values in ``outcomes``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from headrace.engine.outcomes import JSON_TYPE, BatchState, Packet, RunView
+from headrace.protocol.statuses import BatchStatus, RunStatus
+
+_BATCH_COLUMNS: Final = (
+    "id", "environment_id", "run_count", "accepted", "highest_index", "aliased", "prefailed", "settled", "succeeded",
+    "start_policy", "idempotency_key", "parent_run_id", "traceparent", "created_at", "updated_at",
+    "processing_completed_at", "completed_at", "seal_deadline",
+)  # fmt: skip
+_RUN_COLUMNS: Final = (
+    "id", "task", "queue", "attempt", "batch_id", "batch_index", "parent_run_id", "idempotency_key", "created_at",
+    "updated_at", "delayed_until", "started_at", "finished_at", "traceparent",
+)  # fmt: skip
+
+
+def read_batch(row: Any) -> BatchState:
+    """A batch from a row of ``find_batch`` and its kin."""
+    return BatchState(
+        **{name: row[name] for name in _BATCH_COLUMNS},
+        status=BatchStatus(row["status"]),
+        sealed=row["sealed_at"] is not None,
+        error=read_json(row["error"]),
+    )
+
+
+def read_run(row: Any) -> RunView:
+    """A run from a row of ``find_run`` and its kin. A queued run whose delay is not over reads as DELAYED."""
+    options: dict[str, Any] = read_json(row["options"]) or {}
+    status = RunStatus(row["status"])
+    return RunView(
+        **{name: row[name] for name in _RUN_COLUMNS},
+        status=RunStatus.DELAYED if status is RunStatus.QUEUED and row["delayed"] else status,
+        payload=Packet(row["payload"], row["payload_type"] or JSON_TYPE),
+        output=Packet(row["output"], row["output_type"] or JSON_TYPE) if status is RunStatus.COMPLETED else None,
+        error=read_json(row["error"]),
+        max_attempts=options.get("maxAttempts"),
+        tags=options.get("tags") or [],
+        metadata=options.get("metadata"),
+        options=options,
+    )
+
+
+def read_json(text: str | None) -> Any:
+    """A jsonb column that was selected as text."""
+    return None if text is None else json.loads(text)

@@ -1,0 +1,205 @@
+"""Single runs: triggered, read, listed, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+from uuid import UUID
+
+from headrace.engine.engine import Engine
+from headrace.engine.idempotency import (
+    REQUEST_SCOPE,
+    KeyClaim,
+    claim_keys,
+    find_ttl,
+    fingerprint_request,
+    task_scope,
+)
+from headrace.engine.items import delayed_until, lane_name, stored_options
+from headrace.engine.lanes import LaneFinder
+from headrace.engine.outcomes import (
+    JSON_TYPE,
+    AttemptView,
+    BatchRefused,
+    KeyConflict,
+    Packet,
+    RunCreated,
+    RunExists,
+    RunFilter,
+    RunPage,
+    RunView,
+)
+from headrace.engine.rows import read_json, read_run
+from headrace.ids import item_run_id, mint_run_id
+from headrace.protocol.options import RunOptions
+from headrace.protocol.statuses import RunStatus
+from headrace.settings import Settings
+from headrace.store.statements import Plan, query
+
+TriggerAnswer = RunCreated | RunExists | KeyConflict | BatchRefused
+
+_FIRST_ID: Final = UUID(int=0)
+_LAST_ID: Final = UUID(int=2**128 - 1)
+
+
+async def trigger_run(
+    engine: Engine,
+    environment_id: int,
+    task: str,
+    packet: Packet,
+    options: RunOptions,
+    *,
+    request_id: str | None = None,
+    traceparent: str | None = None,
+    parent_run_id: UUID | None = None,
+) -> TriggerAnswer:
+    """Makes one run; or finds the one that its idempotency key, or this same request before, made."""
+    lanes = LaneFinder(environment_id, engine.lanes)
+    try:
+        answer = await engine.store.run_plan(
+            make_run(
+                task,
+                packet,
+                options,
+                lanes,
+                engine.settings,
+                request_id=request_id,
+                traceparent=traceparent,
+                parent_run_id=parent_run_id,
+            )
+        )
+    except ValueError as error:
+        return BatchRefused(422, str(error))
+    if isinstance(answer, RunCreated):
+        lanes.keep_lanes()
+        engine.notices.runs_ready(environment_id)
+    return answer
+
+
+def make_run(
+    task: str,
+    packet: Packet,
+    options: RunOptions,
+    lanes: LaneFinder,
+    settings: Settings,
+    *,
+    request_id: str | None = None,
+    traceparent: str | None = None,
+    parent_run_id: UUID | None = None,
+) -> Plan[TriggerAnswer]:
+    """Plan: one run in the environment of ``lanes``, unless a key stands for one already."""
+    environment_id = lanes.environment_id
+    run_id = mint_run_id()
+    starts = delayed_until(options)
+    if request_id:
+        # the uploaded path of a large payload differs from try to try, so the fingerprint leaves the payload out
+        fingerprint = fingerprint_request([task, options])
+        claim = KeyClaim(REQUEST_SCOPE, request_id, run_id, settings.request_key_ttl, fingerprint)
+        [holder] = yield from claim_keys(environment_id, [claim])
+        if holder.target_id != run_id:
+            if holder.fingerprint != fingerprint:
+                return KeyConflict("This request id was used before, for another request. Use a new one for each request.")
+            return RunExists(holder.target_id, cached=False)
+    if options.idempotency_key:
+        claim = KeyClaim(
+            task_scope(task), options.idempotency_key, run_id, find_ttl(options, settings.idempotency_key_ttl)
+        )
+        [holder] = yield from claim_keys(environment_id, [claim])
+        if holder.target_id != run_id:
+            if request_id:
+                request_hash = KeyClaim(REQUEST_SCOPE, request_id, run_id, 0).key_hash
+                yield from query("retarget_key", environment_id, REQUEST_SCOPE, request_hash, holder.target_id)
+            return RunExists(holder.target_id, cached=True)
+    name = lane_name(task, options)
+    found = yield from lanes.find_lanes([name])
+    yield from query(
+        "insert_run",
+        environment_id,
+        found[name],
+        run_id,
+        starts,
+        parent_run_id,
+        packet.data,
+        None if packet.type == JSON_TYPE else packet.type,
+        stored_options(options),
+        options.idempotency_key,
+        traceparent,
+    )
+    return RunCreated(run_id)
+
+
+async def find_run(engine: Engine, environment_id: int, run_id: UUID) -> RunView | None:
+    """The run as it stands, or None where this environment has none with that id."""
+    rows = await engine.store.fetch("find_run", environment_id, run_id)
+    return read_run(rows[0]) if rows else None
+
+
+async def await_run(engine: Engine, environment_id: int, run_id: UUID, timeout: float) -> RunView | None:
+    """The run once it has ended, or as it stands after ``timeout`` seconds."""
+    deadline = asyncio.get_running_loop().time() + timeout
+    while True:
+        run = await find_run(engine, environment_id, run_id)
+        left = deadline - asyncio.get_running_loop().time()
+        if run is None or run.finished_at is not None or left <= 0:
+            return run
+        await engine.notices.wait_done(environment_id, min(left, 1.0))
+
+
+async def list_attempts(engine: Engine, environment_id: int, run_id: UUID) -> list[AttemptView]:
+    """The ended attempts of a run, the first one first."""
+    rows = await engine.store.fetch("list_attempts", environment_id, run_id)
+    return [
+        AttemptView(
+            row["number"], RunStatus(row["status"]), row["started_at"], row["finished_at"], read_json(row["error"])
+        )
+        for row in rows
+    ]
+
+
+async def list_runs(
+    engine: Engine,
+    environment_id: int,
+    wanted: RunFilter,
+    *,
+    after: UUID | None = None,
+    before: UUID | None = None,
+    limit: int = 25,
+) -> RunPage:
+    """A page of runs, newest first: those older than ``after``, or those newer than ``before`` (not both)."""
+    low, high = (before or _FIRST_ID), (after or _LAST_ID)
+    if wanted.batch_id is not None:
+        low = max(low, UUID(int=max(item_run_id(wanted.batch_id, 0).int - 1, 0)))
+        high = min(high, UUID(int=item_run_id(wanted.batch_id, 2**31 - 1).int + 1))
+    statuses, delayed = _split_statuses(wanted.statuses)
+    rows = await engine.store.fetch(
+        "list_runs_back" if before else "list_runs",
+        environment_id,
+        low,
+        high,
+        statuses,
+        wanted.tasks,
+        wanted.queues,
+        wanted.batch_id,
+        wanted.tags,
+        wanted.created_from,
+        wanted.created_to,
+        delayed,
+        limit + 1,
+    )
+    runs = [read_run(row) for row in rows[:limit]]
+    more = len(rows) > limit
+    if before:
+        return RunPage(runs[::-1], has_older=True, has_newer=more)
+    return RunPage(runs, has_older=more, has_newer=after is not None)
+
+
+def _split_statuses(statuses: frozenset[RunStatus] | None) -> tuple[list[str] | None, bool | None]:
+    """Stored statuses, and of the queued runs whether the delayed ones (True), the others (False) or all (None) are meant.
+
+    DELAYED is QUEUED with a delay that is not over: no row has to be moved when it is.
+    """
+    if statuses is None:
+        return None, None
+    stored = sorted({str(RunStatus.QUEUED if status is RunStatus.DELAYED else status) for status in statuses})
+    delayed, queued = RunStatus.DELAYED in statuses, RunStatus.QUEUED in statuses
+    return stored, None if delayed == queued else delayed

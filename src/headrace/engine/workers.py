@@ -1,0 +1,84 @@
+"""Leases of workers: taken when one starts, renewed by its claims and beats, ended by its word or by its silence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.engine.completions import settle_ends
+from headrace.engine.engine import Engine
+from headrace.engine.environments import find_environment
+from headrace.engine.outcomes import LeaseLost, WorkerLease
+from headrace.engine.rescues import rescue_arguments, worker_stopped_error
+from headrace.errors import ConfigurationError
+from headrace.store.statements import Plan, query
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRegistration:
+    """What a worker says of a task that it can execute."""
+
+    id: str
+    queue: str
+    max_attempts: int
+
+
+async def register_worker(
+    engine: Engine, environment_slug: str, *, name: str, tasks: Sequence[TaskRegistration]
+) -> WorkerLease:
+    """A new lease, and the tasks made known. Raises ConfigurationError where there is no such environment."""
+    environment = await find_environment(engine, environment_slug)
+    if environment is None:
+        raise ConfigurationError(
+            f"HEADRACE_ENVIRONMENT is {environment_slug!r}, but there is no such environment; there are dev, staging and prod."
+        )
+    worker_id = await engine.store.run_plan(_register(environment.id, name, tasks, engine.settings.lease))
+    return WorkerLease(worker_id, environment.id)
+
+
+async def renew_lease(engine: Engine, lease: WorkerLease) -> None | LeaseLost:
+    """Renews a lease; LeaseLost where the worker was silent for so long that its runs were given away."""
+    rows = await engine.store.fetch("renew_lease", lease.worker_id, engine.settings.lease)
+    return None if rows else LeaseLost()
+
+
+async def retire_worker(engine: Engine, lease: WorkerLease) -> int:
+    """Ends a lease by the worker's own word and queues again, at once, what it still held; returns how many runs.
+
+    Their attempts are recorded as broken off; they count neither as failures nor as rescues, so a run can live through
+    any number of deployments.
+    """
+    released = await engine.store.run_plan(_retire(lease))
+    if released:
+        engine.notices.runs_ready(lease.environment_id)
+    return released
+
+
+def _register(environment_id: int, name: str, tasks: Sequence[TaskRegistration], lease: float) -> Plan[int]:
+    if tasks:
+        yield from query(
+            "register_tasks",
+            environment_id,
+            [task.id for task in tasks],
+            [task.queue for task in tasks],
+            [task.max_attempts for task in tasks],
+        )
+    rows = yield from query("register_worker", environment_id, name, lease)
+    return rows[0]["id"]
+
+
+def _retire(lease: WorkerLease) -> Plan[int]:
+    # the lease ends first: its row is locked until the commit, so no claim of this worker's can slip in behind
+    ended = yield from query("end_worker", lease.worker_id)
+    released = 0
+    while ended:
+        held: list[Any] = yield from query("find_held_runs", lease.worker_id, 1000)
+        if not held:
+            break
+        rows = yield from query(
+            "rescue_runs", *rescue_arguments(held, lease.worker_id, final=lambda _: False, counted=0, error=worker_stopped_error)
+        )
+        yield from settle_ends(lease.environment_id, rows)
+        released += len(rows)
+    return released

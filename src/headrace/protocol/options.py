@@ -1,0 +1,83 @@
+"""Options of a run as they stand on the wire: the same in a trigger, in an item of a batch and in one-shot bodies.
+
+research/batch.md 1.5. Keys that are not listed are ignored, so a client can't reach past them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+IdempotencyKey = Annotated[str, Meta(max_length=2048)]
+MAX_TAGS: Final = 10
+_MAX_TAG_LENGTH: Final = 128
+
+
+class QueueOption(Struct, frozen=True):
+    """The queue to run on."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=128)]
+
+
+class IdempotencyKeyOptions(Struct, frozen=True):
+    """The key as its author wrote it, and its scope."""
+
+    key: str
+    scope: Literal["run", "attempt", "global"]
+
+
+class Debounce(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """Triggers with the same key within a window become one run."""
+
+    key: Annotated[str, Meta(min_length=1, max_length=512)]
+    delay: str
+    mode: Literal["leading", "trailing"] | None = None
+    max_delay: str | None = None
+
+
+class RunOptions(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What may be said of a run beside its payload. All optional; durations are seconds or text such as "1h30m"."""
+
+    concurrency_key: str | int | float | None = None
+    delay: str | None = None
+    idempotency_key: IdempotencyKey | None = None
+    idempotency_key_ttl: str | None = msgspec.field(default=None, name="idempotencyKeyTTL")
+    idempotency_key_options: IdempotencyKeyOptions | None = None
+    lock_to_version: str | None = None
+    external_deployment_id: str | None = None
+    machine: (
+        Literal["micro", "small-1x", "small-2x", "medium-1x", "medium-2x", "large-1x", "large-2x"] | None
+    ) = None
+    max_attempts: Annotated[int, Meta(ge=1, le=32_000)] | None = None
+    max_duration: Annotated[float, Meta(ge=0)] | None = None
+    metadata: Any = None
+    metadata_type: str | None = None
+    parent_attempt: str | None = None
+    payload_type: str | None = None
+    payload_size: Annotated[int, Meta(ge=0)] | None = None
+    queue: QueueOption | None = None
+    tags: list[Annotated[str, Meta(max_length=_MAX_TAG_LENGTH)]] | str | None = None
+    test: bool | None = None
+    ttl: str | Annotated[int, Meta(ge=0)] | None = None
+    priority: float | None = None
+    region: str | None = None
+    debounce: Debounce | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.tags, str):
+            msgspec.structs.force_setattr(self, "tags", [self.tags])
+        if self.tags is not None:
+            msgspec.structs.force_setattr(self, "tags", _check_tags(self.tags))
+        if isinstance(self.concurrency_key, int | float):
+            msgspec.structs.force_setattr(self, "concurrency_key", f"{self.concurrency_key:g}")
+
+
+def _check_tags(tags: str | list[str]) -> list[str]:
+    kept = [tag for tag in tags if tag]
+    if len(kept) > MAX_TAGS:
+        raise ValueError(f"a run has at most {MAX_TAGS} tags, {len(kept)} were given")
+    if long := next((tag for tag in kept if len(tag) > _MAX_TAG_LENGTH), None):
+        raise ValueError(f"a tag has at most {_MAX_TAG_LENGTH} characters, {long[:20]!r}... has {len(long)}")
+    return kept

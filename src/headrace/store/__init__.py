@@ -1,0 +1,1 @@
+"""PostgreSQL: connections, migrations and statements. Nothing above this floor writes SQL."""

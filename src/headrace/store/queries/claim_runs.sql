@@ -1,0 +1,40 @@
+-- Claims a chunk for a worker whose lease is not over, and renews it: the worker's row is locked, so that whoever ends the
+-- lease finds every run that it claimed. Every open lane of its tasks gives an equal share of its head; another worker's
+-- claim in progress is stepped over. The runs are then met by their place in the table, because after a join by id the
+-- planner would read all of the table once statistics are missing. Indexes: workers_pkey, lanes_open, runs_ready.
+WITH lease AS (
+    UPDATE headrace.workers SET lease_until = headrace.clock() + make_interval(secs => $6::float8)
+    WHERE id = $2::bigint AND ended_at IS NULL
+    RETURNING id
+),
+heads AS MATERIALIZED (
+    SELECT l.id, l.task, l.queue
+    FROM headrace.lanes AS l
+    WHERE l.environment_id = $1::integer AND l.open AND l.task = ANY($3::text[])
+        AND ($4::text[] IS NULL OR l.queue = ANY($4::text[]))
+        AND EXISTS (
+            SELECT FROM headrace.runs AS r
+            WHERE r.lane_id = l.id AND r.status = 'QUEUED' AND r.ready_at <= headrace.clock()
+        )
+),
+picked AS MATERIALIZED (
+    SELECT head.ctid
+    FROM lease CROSS JOIN heads CROSS JOIN LATERAL (
+        SELECT r.ctid FROM headrace.runs AS r
+        WHERE r.lane_id = heads.id AND r.status = 'QUEUED' AND r.ready_at <= headrace.clock()
+        ORDER BY r.ready_at, r.id
+        LIMIT (SELECT ceil($5::float8 / greatest(count(*), 1)) FROM heads)
+        FOR UPDATE SKIP LOCKED
+    ) AS head
+    LIMIT $5::integer
+),
+claimed AS (
+    UPDATE headrace.runs AS r
+    SET status = 'EXECUTING', attempt = r.attempt + 1, worker_id = $2::bigint, started_at = headrace.clock(),
+        updated_at = headrace.clock()
+    WHERE r.ctid = ANY(ARRAY(SELECT p.ctid FROM picked AS p))
+    RETURNING r.id, r.lane_id, r.attempt, r.failures, r.payload, r.payload_type, r.batch_id, r.batch_index,
+        r.options::text AS options, r.created_at, r.traceparent, r.parent_run_id
+)
+SELECT lease.id AS lease, c.*, heads.task, heads.queue
+FROM lease LEFT JOIN (claimed AS c JOIN heads ON heads.id = c.lane_id) ON true

@@ -1,0 +1,22 @@
+-- One look, for the elected process only, at whether any deadline is over: an idle system costs this and no more.
+-- Indexes: workers_not_emptied, batches_unsealed, batches_held, idempotency_keys_expiry, lanes_by_batch.
+SELECT pg_try_advisory_xact_lock(7305, 1) AND (
+    EXISTS (
+        SELECT FROM headrace.workers
+        WHERE emptied_at IS NULL AND (ended_at IS NOT NULL OR lease_until < headrace.clock())
+    )
+    OR EXISTS (
+        SELECT FROM headrace.batches
+        WHERE status = 'PENDING' AND sealed_at IS NULL AND seal_deadline <= headrace.clock()
+    )
+    OR EXISTS (
+        SELECT FROM headrace.batches
+        WHERE status = 'ABORTED' AND start_policy = 'seal' AND processing_completed_at IS NULL
+    )
+    OR EXISTS (SELECT FROM headrace.idempotency_keys WHERE expires_at <= headrace.clock())
+    OR EXISTS (
+        SELECT FROM headrace.lanes AS l
+        JOIN headrace.batches AS b ON b.environment_id = l.environment_id AND b.id = l.batch_id
+        WHERE l.open AND l.batch_id IS NOT NULL AND b.status IN ('COMPLETED', 'PARTIAL_FAILED', 'ABORTED')
+    )
+) AS due

@@ -1,0 +1,50 @@
+-- A chunk of ended attempts: the runs, their history and the batches' tallies in one statement, for the runs that this
+-- worker still holds in that attempt; a lease that was lost matches nothing. OFFSET 0 and the casts keep the planner to
+-- the primary key, a probe a run: with no statistics yet it would scan all that is held, or the whole table.
+-- Batches are locked in one order. Indexes: runs_pkey, batches_pkey.
+WITH done AS (
+    UPDATE headrace.runs AS r
+    SET status = CASE WHEN f.retry_in IS NULL THEN f.status::headrace.run_status ELSE 'QUEUED' END,
+        ready_at = CASE WHEN f.retry_in IS NULL THEN r.ready_at ELSE headrace.clock() + make_interval(secs => f.retry_in) END,
+        finished_at = CASE WHEN f.retry_in IS NULL THEN headrace.clock() END,
+        failures = r.failures + CASE WHEN f.status = 'COMPLETED' THEN 0 ELSE 1 END,
+        updated_at = headrace.clock(), worker_id = NULL, output = f.output, output_type = f.output_type, error = f.error::jsonb
+    FROM (
+        SELECT $1::integer AS environment_id, u.*
+        FROM unnest($3::uuid[], $4::integer[], $5::text[], $6::bytea[], $7::text[], $8::text[], $9::float8[])
+            AS u (id, attempt, status, output, output_type, error, retry_in)
+        OFFSET 0
+    ) AS f
+    WHERE r.environment_id = f.environment_id AND r.id = f.id AND r.attempt = f.attempt
+        AND r.worker_id + 0 = $2::bigint AND r.status::text = 'EXECUTING'
+    RETURNING r.id, r.lane_id, r.batch_id, r.attempt, r.watched, r.idempotency_key, r.started_at, r.status,
+        f.status AS attempt_status, f.error AS attempt_error
+),
+history AS (
+    INSERT INTO headrace.attempts (environment_id, run_id, number, status, worker_id, started_at, finished_at, error)
+    SELECT $1::integer, d.id, d.attempt, d.attempt_status::headrace.run_status, $2::bigint, d.started_at, headrace.clock(),
+        d.attempt_error::jsonb
+    FROM done AS d
+),
+tally AS (
+    SELECT $1::integer AS environment_id, d.batch_id AS id, count(*)::integer AS settled,
+        (count(*) FILTER (WHERE d.status = 'COMPLETED'))::integer AS succeeded
+    FROM done AS d WHERE d.batch_id IS NOT NULL AND d.status <> 'QUEUED' GROUP BY d.batch_id
+),
+locked AS (
+    SELECT b.environment_id, b.id, t.settled, t.succeeded
+    FROM tally AS t JOIN headrace.batches AS b ON b.environment_id = t.environment_id AND b.id = t.id
+    ORDER BY b.id FOR UPDATE OF b
+),
+settled AS (
+    UPDATE headrace.batches AS b
+    SET settled = b.settled + t.settled, succeeded = b.succeeded + t.succeeded, updated_at = headrace.clock(),
+        status = headrace.settled_batch_status(b.status, b.run_count, b.settled + t.settled, b.prefailed),
+        completed_at = CASE
+            WHEN headrace.settled_batch_status(b.status, b.run_count, b.settled + t.settled, b.prefailed) <> b.status
+            THEN headrace.clock() ELSE b.completed_at
+        END
+    FROM locked AS t
+    WHERE b.environment_id = t.environment_id AND b.id = t.id
+)
+SELECT d.id, d.lane_id, d.status, d.watched, d.idempotency_key FROM done AS d

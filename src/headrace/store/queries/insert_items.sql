@@ -1,0 +1,32 @@
+-- A chunk of items as runs, and the count of them, in one statement. An item that is there already is left as it is:
+-- its run's id follows from (batch, index), and the primary key refuses the second. The caller holds the batch's row.
+-- Indexes: runs_pkey, batches_pkey.
+WITH inserted AS (
+    INSERT INTO headrace.runs (
+        environment_id, lane_id, id, batch_id, batch_index, status, ready_at, created_at, updated_at, delayed_until,
+        finished_at, parent_run_id, payload, payload_type, error, options, idempotency_key, traceparent
+    )
+    SELECT $1::integer, coalesce(i.lane_id, $3::integer), headrace.item_run_id($2::uuid, i.index), $2::uuid, i.index,
+        CASE WHEN i.error IS NULL THEN 'QUEUED'::headrace.run_status ELSE 'SYSTEM_FAILURE' END,
+        greatest(t.now, i.delayed_until), t.now, t.now, i.delayed_until,
+        CASE WHEN i.error IS NOT NULL THEN t.now END,
+        $4::uuid, i.payload, i.payload_type, i.error::jsonb, i.options::jsonb, i.idempotency_key, $5::text
+    FROM unnest(
+        $7::integer[], $8::integer[], $9::bytea[], $10::text[], $11::timestamptz[], $12::text[], $13::text[], $14::text[]
+    ) AS i (index, lane_id, payload, payload_type, delayed_until, error, options, idempotency_key)
+    CROSS JOIN (SELECT headrace.clock() AS now) AS t
+    ON CONFLICT (environment_id, id) DO NOTHING
+    RETURNING batch_index, status
+),
+tally AS (
+    SELECT count(*)::integer AS accepted, (count(*) FILTER (WHERE status = 'SYSTEM_FAILURE'))::integer AS prefailed,
+        max(batch_index) AS highest_index
+    FROM inserted
+)
+UPDATE headrace.batches AS b
+SET accepted = b.accepted + t.accepted, prefailed = b.prefailed + t.prefailed, settled = b.settled + t.prefailed,
+    highest_index = greatest(b.highest_index, t.highest_index), updated_at = headrace.clock(),
+    seal_deadline = headrace.clock() + make_interval(secs => $6::float8)
+FROM tally AS t
+WHERE b.environment_id = $1::integer AND b.id = $2::uuid
+RETURNING t.accepted

@@ -1,0 +1,2 @@
+-- All environments.
+SELECT id, slug, signing_secret FROM headrace.environments ORDER BY id

@@ -1,0 +1,96 @@
+"""One store: a pool of connections to one PostgreSQL database, and the two ways to use it.
+
+``fetch`` sends one statement, ``run_plan`` a plan in one transaction. Behind PgBouncer in transaction mode
+(``HEADRACE_POOLER=transaction``) there are no prepared statements and no session, so every statement goes in a
+transaction of its own: asyncpg sends Parse and Bind apart, and PgBouncer may put another server between them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar
+
+import asyncpg
+
+from headrace.errors import ConfigurationError
+from headrace.settings import Settings
+from headrace.store.statements import Plan, Record, Statement
+
+T = TypeVar("T")
+
+DATABASE_ERRORS: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
+"""What a call may raise while the database is away, restarts, or refuses a statement."""
+
+
+class Store:
+    """A pool on one database: ``store = await Store.open(settings)``, then ``await store.close()``."""
+
+    def __init__(self, pool: asyncpg.Pool[Any], *, pooled: bool) -> None:
+        self._pool = pool
+        self._pooled = pooled
+
+    @classmethod
+    async def open(cls, settings: Settings) -> Store:
+        """Connects. Raises ConfigurationError where no database is named or it can't be reached."""
+        if not settings.database_url:
+            raise ConfigurationError(
+                "No database is named. Set HEADRACE_DATABASE_URL (or DATABASE_URL) to a PostgreSQL URL such as "
+                "postgresql://user:password@host/database, or use `headrace dev`, which starts its own."
+            )
+        pooled = settings.pooler == "transaction"
+        try:
+            pool = await asyncpg.create_pool(
+                settings.database_url,
+                min_size=1,
+                max_size=settings.pool_size,
+                statement_cache_size=0 if pooled else 200,
+                reset=_leave_connection,
+            )
+        except (*DATABASE_ERRORS, ValueError) as error:
+            raise ConfigurationError(
+                f"PostgreSQL can't be reached with HEADRACE_DATABASE_URL: {error}. Check that the server runs and that "
+                "user, password, host and database are right; `headrace doctor` looks closer."
+            ) from error
+        return cls(pool, pooled=pooled)
+
+    async def close(self) -> None:
+        """Ends all connections, by force those that don't end within five seconds."""
+        try:
+            await asyncio.wait_for(self._pool.close(), 5)
+        except TimeoutError:
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncGenerator[Any]:
+        """A connection of the pool (asyncpg), for what needs several transactions or none."""
+        async with self._pool.acquire() as connection:
+            yield connection
+
+    async def fetch(self, name: str, *args: Any) -> list[Record]:
+        """The rows of one statement, in a transaction of its own."""
+        async with self._pool.acquire() as connection:
+            if not self._pooled:
+                return await connection.fetch(Statement(name, args).sql, *args)
+            async with connection.transaction():
+                return await connection.fetch(Statement(name, args).sql, *args)
+
+    async def run_plan(self, plan: Plan[T]) -> T:
+        """What ``plan`` returns, its statements in one transaction: all of them or none."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            return await run_plan_on(connection, plan)
+
+
+async def run_plan_on(connection: Any, plan: Plan[T]) -> T:
+    """Runs a plan on an asyncpg connection in whose transaction it is to be; begins and ends none."""
+    try:
+        statement = next(plan)
+        while True:
+            statement = plan.send(await connection.fetch(statement.sql, *statement.args))
+    except StopIteration as stop:
+        return stop.value
+
+
+async def _leave_connection(_: Any) -> None:
+    """Nothing to reset: no statement of ours sets anything for a session, and a reset is a round trip a call."""

@@ -1,0 +1,115 @@
+"""What every test may ask for: a private PostgreSQL, a fresh migrated database, an engine on it.
+
+One PostgreSQL serves the whole session. A test's database is cloned from a migrated template, which takes some 20 ms,
+and is dropped after it; nothing is mocked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import tempfile
+import uuid
+from collections.abc import AsyncGenerator, Generator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from headrace.engine.engine import Engine
+from headrace.engine.environments import Environment, find_environment
+from headrace.settings import Settings
+from headrace.store.embedded import EmbeddedPostgres
+from headrace.store.migrate import migrate_database
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Generator[str]:
+    """The URL of a private PostgreSQL, in which databases may be made."""
+    with tempfile.TemporaryDirectory(prefix="hr-test-", ignore_cleanup_errors=True) as folder:
+        server = EmbeddedPostgres(Path(folder))
+        url = server.start()
+        try:
+            yield url
+        finally:
+            server.stop()
+
+
+@pytest.fixture(scope="session")
+def template(postgres: str) -> str:
+    """The name of a migrated database that nobody connects to."""
+    name = f"template_{uuid.uuid4().hex[:8]}"
+    execute_sql(postgres, f"CREATE DATABASE {name}")
+    asyncio.run(_migrate(with_database(postgres, name)))
+    return name
+
+
+@pytest.fixture
+def database_url(postgres: str, template: str) -> Generator[str]:
+    """A fresh database with the schema in it."""
+    name = f"test_{uuid.uuid4().hex[:8]}_{next(_numbers)}"
+    execute_sql(postgres, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield with_database(postgres, name)
+    execute_sql(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Settings:
+    """Settings of a test's processes: short beats, so that a death is noticed within a second."""
+    return Settings(
+        database_url=database_url,
+        data_dir=str(tmp_path),
+        pool_size=6,
+        lease=1.0,
+        heartbeat=0.2,
+        poll_interval=0.1,
+        sweep_interval=0.1,
+        drain_timeout=5.0,
+    )
+
+
+@pytest.fixture
+async def engine(settings: Settings) -> AsyncGenerator[Engine]:
+    """An engine on the test's database, with its ear on the hints."""
+    opened = await Engine.open(settings, listen=True)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def environment(engine: Engine) -> Environment:
+    """The environment dev."""
+    found = await find_environment(engine, "dev")
+    assert found is not None
+    return found
+
+
+def with_database(url: str, name: str) -> str:
+    """The URL of another database on the same server."""
+    head, _, query = url.partition("?")
+    return f"{head.rsplit('/', 1)[0]}/{name}" + (f"?{query}" if query else "")
+
+
+def execute_sql(url: str, sql: str, *args: Any) -> list[Any]:
+    """Rows of one statement, on a connection of its own."""
+
+    async def run() -> list[Any]:
+        connection = await asyncpg.connect(url)
+        try:
+            return await connection.fetch(sql, *args)
+        finally:
+            await connection.close()
+
+    return asyncio.run(run())
+
+
+async def _migrate(url: str) -> None:
+    await migrate_database(url)
