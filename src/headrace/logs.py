@@ -1,0 +1,75 @@
+"""Logs of the server and the worker: structured, to stderr, for people (console) or machines (json).
+
+``configure_logs(settings)`` once a process. What a task logs, through structlog or the standard library's logging,
+carries the run that it belongs to, because ``add_context`` says how to find it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import structlog
+from structlog.typing import EventDict, Processor
+
+from headrace.settings import Settings
+
+Context = Callable[[], Mapping[str, Any]]
+"""Gives the fields that a line of log carries where it is written."""
+
+_contexts: Final[list[Context]] = []
+
+
+def configure_logs(settings: Settings) -> None:
+    """Sends structlog and the standard library's logging to stderr, as the settings say (format, level)."""
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        _add_contexts,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.stdlib.ExtraAdder(),
+    ]
+    structlog.configure(
+        processors=[
+            *shared,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(settings)],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+
+
+def add_context(context: Context) -> None:
+    """From now on every line carries the fields that ``context()`` gives where it is written; a line's own go first."""
+    if context not in _contexts:
+        _contexts.append(context)
+
+
+def _add_contexts(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    for context in _contexts:
+        for name, value in context().items():
+            event.setdefault(name, value)
+    return event
+
+
+def _renderers(settings: Settings) -> list[Processor]:
+    if settings.log_format == "json":
+        return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(default=str)]
+    plain = structlog.dev.plain_traceback
+    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]

@@ -1,0 +1,107 @@
+"""What a process of headrace counts, as Prometheus reads it.
+
+One registry a process. Hot paths count by the chunk (a flush, a claim, a stream's chunk), never by the run or item. The
+two gauges of the queues are set from a query when somebody asks (``set_queues``), so they cost nothing in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+REGISTRY: Final = CollectorRegistry()
+"""All of headrace's metrics of this process."""
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+"""The media type of ``render_metrics``."""
+
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
+
+_queue_depth: Final = Gauge(
+    "headrace_queue_depth", "Runs that are ready and wait for a worker", ["environment", "queue"], registry=REGISTRY
+)
+_oldest_ready: Final = Gauge(
+    "headrace_queue_oldest_ready_seconds",
+    "Age of the run that has been ready the longest",
+    ["environment", "queue"],
+    registry=REGISTRY,
+)
+_claims: Final = Counter("headrace_claims", "Runs that this process has claimed", registry=REGISTRY)
+_executing: Final = Gauge("headrace_executing_runs", "Runs that this process is executing", registry=REGISTRY)
+_run_seconds: Final = Histogram(
+    "headrace_run_seconds",
+    "How long attempts took from their start to their end",
+    ["task", "status"],
+    buckets=_SECONDS,
+    registry=REGISTRY,
+)
+_retries: Final = Counter(
+    "headrace_retries", "Attempts that failed and will be tried again", ["task"], registry=REGISTRY
+)
+_lease_losses: Final = Counter("headrace_lease_losses", "Leases that this process has lost", registry=REGISTRY)
+_lost_results: Final = Counter(
+    "headrace_lost_results", "Results that were not written because their run was not held any more", registry=REGISTRY
+)
+_ingest_items: Final = Counter("headrace_ingest_items", "Items of batches that were stored", registry=REGISTRY)
+_ingest_bytes: Final = Counter("headrace_ingest_bytes", "Payload bytes of items that were stored", registry=REGISTRY)
+
+ProcessCollector(registry=REGISTRY)
+
+_seconds_of = cache(_run_seconds.labels)
+_retries_of = cache(_retries.labels)
+
+
+def count_ingested(items: int, size: int) -> None:
+    """A chunk of ``items`` items with ``size`` payload bytes in all was stored."""
+    _ingest_items.inc(items)
+    _ingest_bytes.inc(size)
+
+
+def count_claims(runs: int) -> None:
+    """``runs`` runs were claimed."""
+    _claims.inc(runs)
+
+
+def observe_attempts(task: str, status: str, seconds: Iterable[float]) -> None:
+    """Attempts of ``task`` ended with ``status``, each after so many seconds."""
+    observe = _seconds_of(task, status).observe
+    for value in seconds:
+        observe(value)
+
+
+def count_retries(task: str, runs: int) -> None:
+    """``runs`` attempts of ``task`` failed and will be tried again."""
+    _retries_of(task).inc(runs)
+
+
+def count_lease_loss() -> None:
+    """This process was silent for too long and lost a lease."""
+    _lease_losses.inc()
+
+
+def count_lost_results(runs: int) -> None:
+    """The results of ``runs`` attempts were refused: this process no longer held them."""
+    _lost_results.inc(runs)
+
+
+def set_executing(runs: int) -> None:
+    """This process is executing ``runs`` runs."""
+    _executing.set(runs)
+
+
+def set_queues(queues: Iterable[tuple[str, str, int, float]]) -> None:
+    """What waits now: (environment, queue, depth, age of the oldest in seconds). A queue not named has nothing."""
+    _queue_depth.clear()
+    _oldest_ready.clear()
+    for environment, queue, depth, age in queues:
+        _queue_depth.labels(environment, queue).set(depth)
+        _oldest_ready.labels(environment, queue).set(age)
+
+
+def render_metrics() -> bytes:
+    """Everything in the text form that Prometheus scrapes, of type ``CONTENT_TYPE``."""
+    return generate_latest(REGISTRY)
