@@ -1,0 +1,1 @@
+"""HTTP: authentication, limits, routes (one file a noun, the nouns of protocol/) and the item stream."""

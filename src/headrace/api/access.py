@@ -1,0 +1,38 @@
+"""The access log: one line a request, with nothing in it that is secret (no header, no query, no body)."""
+
+from __future__ import annotations
+
+import time
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+log = structlog.get_logger("headrace.access")
+
+
+class AccessLog:
+    """ASGI middleware that logs each request when it has ended, and names its environment in what others log for it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Runs a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 0
+
+        async def note_status(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        structlog.contextvars.clear_contextvars()
+        started = time.perf_counter()
+        try:
+            await self._app(scope, receive, note_status)
+        finally:
+            seconds = round(time.perf_counter() - started, 6)
+            log.info("request", method=scope["method"], path=scope["path"], status=status, seconds=seconds)

@@ -1,0 +1,165 @@
+"""Runs: retrieved, listed, and their results awaited."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypeVar
+from uuid import UUID
+
+from msgspec import UNSET
+from starlette.responses import Response
+
+from headrace import ids
+from headrace.api import limits, polling, views
+from headrace.api.errors import AnsweredError, answer_error, answer_json, answer_missing, forbid_unless
+from headrace.api.routing import Call
+from headrace.durations import parse_duration
+from headrace.engine import runs
+from headrace.engine.outcomes import RunFilter, RunView
+from headrace.protocol.runs import Pagination, RunList
+from headrace.protocol.statuses import TERMINAL_RUN_STATUSES, RunStatus
+
+T = TypeVar("T")
+
+DEFAULT_PAGE: Final = 25
+MAX_PAGE: Final = 100
+
+
+async def retrieve_run(call: Call) -> Response:
+    """A run with its payload, output, error and ended attempts."""
+    run = await _find_readable(call)
+    attempts = await runs.list_attempts(call.engine, call.environment_id, run.id)
+    return answer_json(200, await views.view_run_detail(call, run, attempts))
+
+
+async def retrieve_result(call: Call) -> Response:
+    """How a run ended. Not ended yet: 404, as published servers answer; with ``?wait=`` 202, once that time is over."""
+    waits = "wait" in call.request.query_params
+    run = await _find_readable(call, seconds=polling.read_wait(call))
+    if run.status in TERMINAL_RUN_STATUSES:
+        return answer_json(200, await views.view_result(call, run))
+    if waits:
+        return answer_json(202, {"id": ids.format_run_id(run.id), "status": run.status})
+    return answer_error(404, "Run either doesn't exist or is not finished", {"x-should-retry": "false"})
+
+
+async def list_runs(call: Call) -> Response:
+    """A page of runs, newest first: ``filter[...]`` chooses, ``page[...]`` leafs."""
+    wanted = _read_filter(call)
+    after, before = _read_run_id(call, "page[after]"), _read_run_id(call, "page[before]")
+    if after and before:
+        raise limits.bad_query("page[before]", "give page[after] or page[before], not both")
+    size = _read(call, "page[size]", int, "a whole number") or DEFAULT_PAGE
+    if not 1 <= size <= MAX_PAGE:
+        raise limits.bad_query("page[size]", f"page[size] must be from 1 to {MAX_PAGE}")
+    batch = ids.format_batch_id(wanted.batch_id) if wanted.batch_id else None
+    forbid_unless(call.caller.may("read", ("runs", None), *([("batch", batch)] if batch else [])))
+    page = await runs.list_runs(call.engine, call.environment_id, wanted, after=after, before=before, limit=size)
+    answer = RunList(
+        data=[views.view_run(run, call.caller.environment) for run in page.runs],
+        pagination=Pagination(
+            next=ids.format_run_id(page.runs[-1].id) if page.runs and page.has_older else UNSET,
+            previous=ids.format_run_id(page.runs[0].id) if page.runs and page.has_newer else UNSET,
+        ),
+    )
+    return answer_json(200, answer)
+
+
+async def _find_readable(call: Call, *, seconds: float = 0) -> RunView:
+    text = call.path_param("run_id")
+    run_id = ids.parse_run_id(text)
+    run = None
+    if run_id is not None:
+        if seconds:
+            waiting = runs.await_run(call.engine, call.environment_id, run_id, seconds)
+            run = await polling.await_change(call, waiting)
+        run = run or await runs.find_run(call.engine, call.environment_id, run_id)
+    forbid_unless(call.caller.may("read", *_resources(text, run)))
+    if run is None:
+        raise AnsweredError(answer_missing())
+    return run
+
+
+def _resources(run_id: str, run: RunView | None) -> list[tuple[str, str | None]]:
+    """What a token may name to be shown a run: the run, its task, its batch or one of its tags."""
+    resources: list[tuple[str, str | None]] = [("runs", run_id)]
+    if run is not None:
+        resources.append(("tasks", run.task))
+        resources += [("tags", tag) for tag in run.tags]
+        if run.batch_id is not None:
+            resources.append(("batch", ids.format_batch_id(run.batch_id)))
+    return resources
+
+
+def _read_filter(call: Call) -> RunFilter:
+    statuses = _read_list(call, "filter[status]")
+    batch_id = _read(call, "filter[batch]", _parse_batch_id, "a batch id")
+    period = _read(call, "filter[createdAt][period]", parse_duration, "a duration such as 1h30m")
+    created_from = _read(call, "filter[createdAt][from]", _parse_time, "an ISO 8601 date, or milliseconds since 1970")
+    if period is not None:
+        created_from = max(created_from or datetime.min.replace(tzinfo=UTC), _ago(period))
+    return RunFilter(
+        statuses=None if statuses is None else frozenset(_parse_status(one) for one in statuses),
+        tasks=_read_list(call, "filter[taskIdentifier]"),
+        queues=_read_list(call, "filter[queue]"),
+        tags=_read_list(call, "filter[tag]"),
+        batch_id=batch_id,
+        created_from=created_from,
+        created_to=_read(call, "filter[createdAt][to]", _parse_time, "an ISO 8601 date, or milliseconds since 1970"),
+    )
+
+
+def _read_list(call: Call, name: str) -> list[str] | None:
+    """The values of a parameter that is given several times, or once with commas; None where it is not given."""
+    values = [part for text in call.request.query_params.getlist(name) for part in text.split(",") if part]
+    if any("\0" in value for value in values):
+        raise limits.bad_query(name, f"{name} must not hold a NUL character")
+    return values or None
+
+
+def _read(call: Call, name: str, parse: Callable[[str], T], what: str) -> T | None:
+    text = call.request.query_params.get(name)
+    if not text:
+        return None
+    try:
+        return parse(text)
+    except (ValueError, OverflowError):
+        raise limits.bad_query(name, f"{name} must be {what}") from None
+
+
+def _read_run_id(call: Call, name: str) -> UUID | None:
+    return _read(call, name, _parse_run_id, "a run id")
+
+
+def _parse_run_id(text: str) -> UUID:
+    if (run_id := ids.parse_run_id(text)) is None:
+        raise ValueError(text)
+    return run_id
+
+
+def _parse_batch_id(text: str) -> UUID:
+    if (batch_id := ids.parse_batch_id(text)) is None:
+        raise ValueError(text)
+    return batch_id
+
+
+def _parse_status(text: str) -> RunStatus:
+    try:
+        return RunStatus(text)
+    except ValueError:
+        raise limits.bad_query("filter[status]", f"filter[status] must be of: {', '.join(RunStatus)}") from None
+
+
+def _parse_time(text: str) -> datetime:
+    if text.isascii() and text.isdigit():
+        return datetime.fromtimestamp(int(text) / 1000, UTC)
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _ago(seconds: float) -> datetime:
+    try:
+        return datetime.now(UTC) - timedelta(seconds=seconds)
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC)

@@ -1,0 +1,45 @@
+"""What no schema can say about an item: found before it is stored, so that a bad one spoils no chunk of good ones."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import msgspec
+from msgspec import Raw, UnsetType
+
+from headrace.engine.idempotency import find_ttl
+from headrace.engine.items import delayed_until
+from headrace.engine.outcomes import Packet
+from headrace.payloads import STORED_TYPE
+from headrace.protocol.options import RunOptions
+from headrace.protocol.packets import packet_from_json
+
+_encode: Final = msgspec.json.Encoder().encode
+_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def read_packet(payload: Raw | UnsetType, options: RunOptions | None) -> Packet:
+    """The payload of a request as it will be stored. Raises ValueError where it is not of the type that it says."""
+    return Packet(*packet_from_json(payload, options.payload_type if options else None))
+
+
+def refuse_faults(task: str, options: RunOptions | None) -> None:
+    """Raises ValueError with what is wrong with a run that is asked for, as part of a sentence."""
+    if "\0" in task:
+        raise ValueError("task holds a NUL character")
+    if options is None:
+        return
+    if options.payload_type == STORED_TYPE:
+        raise ValueError(f"payloadType {STORED_TYPE} names an object of the server's own and can't be sent")
+    if holds_nul(_encode(options)):
+        raise ValueError("options hold a NUL character")
+    if options.delay:
+        delayed_until(options)
+    if options.idempotency_key_ttl:
+        find_ttl(options, 0)
+
+
+def holds_nul(json_text: bytes) -> bool:
+    """Whether a string in a JSON text holds a NUL character, which PostgreSQL's text can't."""
+    return b"\\u0000" in json_text and _NUL.search(json_text) is not None
