@@ -14,7 +14,9 @@ from headrace.protocol.statuses import BatchStatus
 def judge_stream(batch: BatchState) -> StreamOpen | StreamDone | StreamRefused:
     """What a stream may do with ``batch`` as it stands."""
     match batch.status:
-        case BatchStatus.ABORTED:  # even when sealed: nothing of it is left to wait for, so the caller has to hear of it
+        case (
+            BatchStatus.ABORTED
+        ):  # even when sealed: nothing of it is left to wait for, so the caller has to hear of it
             return StreamRefused(batch)
         case BatchStatus.PROCESSING | BatchStatus.COMPLETED | BatchStatus.PARTIAL_FAILED:
             return StreamDone(batch)

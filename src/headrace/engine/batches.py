@@ -76,7 +76,9 @@ async def submit_batch(
         return refused
     lanes = LaneFinder(environment_id, engine.lanes)
     answer = await engine.store.run_plan(
-        fill_batch(environment_id, request, items, lanes, engine.settings, request_id=request_id, traceparent=traceparent)
+        fill_batch(
+            environment_id, request, items, lanes, engine.settings, request_id=request_id, traceparent=traceparent
+        )
     )
     if isinstance(answer, BatchCreated):
         lanes.keep_lanes()
@@ -125,21 +127,12 @@ async def end_stream(
     batch = await find_batch(engine, environment_id, batch_id)
     if batch is None:
         return BatchMissing()
-    if run_count is not None and batch.run_count not in {None, run_count}:
-        return BatchRefused(422, f"The batch was created with runCount {batch.run_count} and can't be sealed with {run_count}.")
     count = batch.run_count if batch.run_count is not None else run_count
-    if count is not None and isinstance(judge_stream(batch), StreamOpen):
-        if batch.highest_index >= count:
-            return BatchRefused(422, f"Item index {batch.highest_index} exceeds batch runCount {count}")
-        if batch.accepted == count and not partial:
-            sealed = await engine.store.run_plan(_seal_open_batch(environment_id, batch, count))
-            if sealed is not None:
-                engine.notices.runs_ready(environment_id)
-                if sealed.completed_at:
-                    engine.notices.runs_done(environment_id)
-                return Sealed(sealed)
-            # another stream, or the sweep of deadlines, was quicker: what it made of the batch is the answer
-            batch = await find_batch(engine, environment_id, batch_id) or batch
+    if refused := _refuse_count(batch, run_count, count):
+        return refused
+    if count is not None and batch.accepted == count and not partial:
+        # another stream, or the sweep of deadlines, may be quicker: what it made of the batch is then the answer
+        batch = await _try_to_seal(engine, batch, count)
     match judge_stream(batch):
         case StreamDone():
             return Sealed(batch)
@@ -151,6 +144,24 @@ async def end_stream(
                 rows = await engine.store.fetch("list_missing", environment_id, batch_id, count)
                 missing = [(row["first"], row["last"]) for row in rows]
             return Incomplete(batch, missing)
+
+
+async def _try_to_seal(engine: Engine, batch: BatchState, count: int) -> BatchState:
+    sealed = await engine.store.run_plan(_seal_open_batch(batch.environment_id, batch, count))
+    if sealed is None:
+        return await find_batch(engine, batch.environment_id, batch.id) or batch
+    engine.notices.runs_ready(batch.environment_id)
+    if sealed.completed_at:
+        engine.notices.runs_done(batch.environment_id)
+    return sealed
+
+
+def _refuse_count(batch: BatchState, named: int | None, count: int | None) -> BatchRefused | None:
+    if named is not None and named != count:
+        return BatchRefused(422, f"The batch was created with runCount {count} and can't be sealed with {named}.")
+    if count is not None and batch.highest_index >= count and isinstance(judge_stream(batch), StreamOpen):
+        return BatchRefused(422, f"Item index {batch.highest_index} exceeds batch runCount {count}")
+    return None
 
 
 async def find_batch(engine: Engine, environment_id: int, batch_id: UUID) -> BatchState | None:
@@ -185,11 +196,12 @@ async def await_batch(engine: Engine, environment_id: int, batch_id: UUID, timeo
     """The batch once it has ended, or as it stands after ``timeout`` seconds."""
     deadline = asyncio.get_running_loop().time() + timeout
     while True:
+        heard = engine.notices.count_done(environment_id)
         batch = await find_batch(engine, environment_id, batch_id)
         left = deadline - asyncio.get_running_loop().time()
         if batch is None or batch.completed_at is not None or left <= 0:
             return batch
-        await engine.notices.wait_done(environment_id, min(left, 1.0))
+        await engine.notices.wait_done(environment_id, min(left, 1.0), since=heard)
 
 
 def open_batch(
@@ -207,14 +219,18 @@ def open_batch(
     if request_id:
         claims.append(KeyClaim(REQUEST_SCOPE, request_id, batch_id, settings.request_key_ttl, fingerprint))
     if request.idempotency_key:
-        ttl = parse_duration(request.idempotency_key_ttl) if request.idempotency_key_ttl else settings.idempotency_key_ttl
+        ttl = (
+            parse_duration(request.idempotency_key_ttl) if request.idempotency_key_ttl else settings.idempotency_key_ttl
+        )
         claims.append(KeyClaim(BATCH_SCOPE, request.idempotency_key, batch_id, ttl, fingerprint))
     for claim in claims:  # one after the other: a hit on the first leaves the second unclaimed
         [holder] = yield from claim_keys(environment_id, [claim])
         if holder.target_id != batch_id:
             if holder.fingerprint != fingerprint:
                 what = "request id" if claim.scope == REQUEST_SCOPE else "idempotency key"
-                return KeyConflict(f"This {what} was used before, for another request. Use a new one, or send the same request.")
+                return KeyConflict(
+                    f"This {what} was used before, for another request. Use a new one, or send the same request."
+                )
             if claim.scope == BATCH_SCOPE and request_id:
                 yield from query("retarget_key", environment_id, REQUEST_SCOPE, claims[0].key_hash, holder.target_id)
             rows = yield from query("find_batch", environment_id, holder.target_id)

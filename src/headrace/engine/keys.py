@@ -52,7 +52,9 @@ async def create_key(engine: Engine, environment_slug: str, name: str) -> NewKey
 async def ensure_key(engine: Engine, environment_slug: str, secret: str) -> None:
     """Makes ``secret`` a key of an environment unless it is one already. Raises ConfigurationError on a weak one."""
     if not 16 <= len(secret) <= _LONGEST_SECRET:
-        raise ConfigurationError("HEADRACE_API_KEY must have 16 to 512 characters: `headrace keys create` makes a good one.")
+        raise ConfigurationError(
+            "HEADRACE_API_KEY must have 16 to 512 characters: `headrace keys create` makes a good one."
+        )
     await engine.store.fetch("insert_key", environment_slug, "HEADRACE_API_KEY", hash_secret(secret), secret[-4:])
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from typing import Any, Final
 
 import asyncpg
@@ -35,6 +36,7 @@ class Notices:
         self._sending: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._again: set[tuple[str, int]] = set()
         self._waiting: dict[tuple[str, int], asyncio.Event] = {}
+        self._heard: Counter[tuple[str, int]] = Counter()
         self._listener: asyncio.Task[None] | None = None
         self.listening = False
 
@@ -61,13 +63,21 @@ class Notices:
         """Tells whoever waits that runs or batches of an environment have ended. Returns at once and never raises."""
         self._send(DONE_CHANNEL, environment_id)
 
-    async def wait_ready(self, environment_id: int, timeout: float) -> bool:
-        """Whether a hint that runs are ready came within ``timeout`` seconds."""
-        return await self._wait(READY_CHANNEL, environment_id, timeout)
+    def count_ready(self, environment_id: int) -> int:
+        """How many hints that runs are ready came so far: take it before looking, and give it to ``wait_ready``."""
+        return self._heard[READY_CHANNEL, environment_id]
 
-    async def wait_done(self, environment_id: int, timeout: float) -> bool:
-        """Whether a hint that runs have ended came within ``timeout`` seconds."""
-        return await self._wait(DONE_CHANNEL, environment_id, timeout)
+    def count_done(self, environment_id: int) -> int:
+        """How many hints that runs have ended came so far: take it before looking, and give it to ``wait_done``."""
+        return self._heard[DONE_CHANNEL, environment_id]
+
+    async def wait_ready(self, environment_id: int, timeout: float, *, since: int | None = None) -> bool:
+        """Whether a hint that runs are ready came within ``timeout`` seconds, or after ``count_ready`` gave ``since``."""
+        return await self._wait((READY_CHANNEL, environment_id), timeout, since)
+
+    async def wait_done(self, environment_id: int, timeout: float, *, since: int | None = None) -> bool:
+        """Whether a hint that runs have ended came within ``timeout`` seconds, or after ``count_done`` gave ``since``."""
+        return await self._wait((DONE_CHANNEL, environment_id), timeout, since)
 
     def _send(self, channel: str, environment_id: int) -> None:
         key = (channel, environment_id)
@@ -89,8 +99,10 @@ class Notices:
         finally:
             del self._sending[key]
 
-    async def _wait(self, channel: str, environment_id: int, timeout: float) -> bool:
-        event = self._waiting.setdefault((channel, environment_id), asyncio.Event())
+    async def _wait(self, key: tuple[str, int], timeout: float, since: int | None) -> bool:
+        if since is not None and self._heard[key] != since:
+            return True
+        event = self._waiting.setdefault(key, asyncio.Event())
         try:
             await asyncio.wait_for(event.wait(), timeout)
         except TimeoutError:
@@ -99,8 +111,11 @@ class Notices:
 
     def _hear(self, _connection: Any, _pid: int, channel: str, payload: object) -> None:
         # An event is set once and replaced: whoever waited wakes, whoever comes later waits for the next one.
-        if isinstance(payload, str) and payload.isdigit() and (event := self._waiting.pop((channel, int(payload)), None)):
-            event.set()
+        if isinstance(payload, str) and payload.isdigit():
+            key = (channel, int(payload))
+            self._heard[key] += 1
+            if event := self._waiting.pop(key, None):
+                event.set()
 
     async def _listen(self) -> None:
         while True:

@@ -98,7 +98,9 @@ def make_run(
         [holder] = yield from claim_keys(environment_id, [claim])
         if holder.target_id != run_id:
             if holder.fingerprint != fingerprint:
-                return KeyConflict("This request id was used before, for another request. Use a new one for each request.")
+                return KeyConflict(
+                    "This request id was used before, for another request. Use a new one for each request."
+                )
             return RunExists(holder.target_id, cached=False)
     if options.idempotency_key:
         claim = KeyClaim(
@@ -138,11 +140,12 @@ async def await_run(engine: Engine, environment_id: int, run_id: UUID, timeout: 
     """The run once it has ended, or as it stands after ``timeout`` seconds."""
     deadline = asyncio.get_running_loop().time() + timeout
     while True:
+        heard = engine.notices.count_done(environment_id)
         run = await find_run(engine, environment_id, run_id)
         left = deadline - asyncio.get_running_loop().time()
         if run is None or run.finished_at is not None or left <= 0:
             return run
-        await engine.notices.wait_done(environment_id, min(left, 1.0))
+        await engine.notices.wait_done(environment_id, min(left, 1.0), since=heard)
 
 
 async def list_attempts(engine: Engine, environment_id: int, run_id: UUID) -> list[AttemptView]:

@@ -37,7 +37,7 @@ async def register_worker(
     return WorkerLease(worker_id, environment.id)
 
 
-async def renew_lease(engine: Engine, lease: WorkerLease) -> None | LeaseLost:
+async def renew_lease(engine: Engine, lease: WorkerLease) -> LeaseLost | None:
     """Renews a lease; LeaseLost where the worker was silent for so long that its runs were given away."""
     rows = await engine.store.fetch("renew_lease", lease.worker_id, engine.settings.lease)
     return None if rows else LeaseLost()
@@ -77,7 +77,8 @@ def _retire(lease: WorkerLease) -> Plan[int]:
         if not held:
             break
         rows = yield from query(
-            "rescue_runs", *rescue_arguments(held, lease.worker_id, final=lambda _: False, counted=0, error=worker_stopped_error)
+            "rescue_runs",
+            *rescue_arguments(held, lease.worker_id, final=lambda _: False, counted=0, error=worker_stopped_error),
         )
         yield from settle_ends(lease.environment_id, rows)
         released += len(rows)

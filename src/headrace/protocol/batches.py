@@ -83,7 +83,7 @@ class StreamItemsResponse(Struct, frozen=True, rename="camel"):
     sealed: bool
     run_count: int | None
     enqueued_count: int | UnsetType = UNSET
-    expected_count: int | None | UnsetType = UNSET
+    expected_count: int | UnsetType | None = UNSET
     missing: list[tuple[int, int]] | UnsetType = UNSET
 
 

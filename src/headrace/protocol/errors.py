@@ -21,5 +21,9 @@ def describe_validation_error(error: Exception) -> str:
     text = str(error)
     if found := _PATH.search(text):
         path = found[1].removeprefix(".")
-        return f'Validation error: {text[: found.start()]} at "{path}"' if path else f"Validation error: {text[: found.start()]}"
+        return (
+            f'Validation error: {text[: found.start()]} at "{path}"'
+            if path
+            else f"Validation error: {text[: found.start()]}"
+        )
     return f"Validation error: {text}"

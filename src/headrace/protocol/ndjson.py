@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -23,7 +23,10 @@ from headrace.protocol.errors import describe_validation_error
 from headrace.protocol.options import RunOptions
 
 _HEAD_SIZE: Final = 16 * 1024
-_BLANK: Final = "\ufeff \t\r\n\v\f\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+_BLANK: Final = (
+    "\ufeff \t\r\n\v\f\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006"
+    "\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+)
 """What JavaScript's ``trim`` takes off, which is what published servers do to a line."""
 
 _TOKEN: Final = re.compile(rb'\s*(?:("(?:[^"\\]|\\.)*")|([{}\[\]:,])|([^\s{}\[\]:,"]+))', re.DOTALL)
@@ -165,14 +168,17 @@ class ItemDecoder:
         try:
             text = line.decode("utf-8").strip(_BLANK)
         except UnicodeDecodeError as error:
-            return self._end(BadLine(number, None, "utf8", f"Invalid UTF-8 at line {number}: {error.reason} at byte {error.start}"), lines)
+            return self._end(
+                BadLine(number, None, "utf8", f"Invalid UTF-8 at line {number}: {error.reason} at byte {error.start}"),
+                lines,
+            )
         if not text:
             return None
         try:
-            value = msgspec.json.decode(text)
+            value: object = msgspec.json.decode(text)
         except msgspec.DecodeError as error:
             return self._end(BadLine(number, None, "json", f"Invalid JSON at line {number}: {error}"), lines)
-        index = value.get("index") if isinstance(value, dict) else None
+        index = cast("dict[str, object]", value).get("index") if isinstance(value, dict) else None
         if isinstance(index, float) and index.is_integer():
             index = int(index)
         known = index if isinstance(index, int) and not isinstance(index, bool) and index >= 0 else None

@@ -47,9 +47,7 @@ class RunOptions(Struct, frozen=True, rename="camel", omit_defaults=True):
     idempotency_key_options: IdempotencyKeyOptions | None = None
     lock_to_version: str | None = None
     external_deployment_id: str | None = None
-    machine: (
-        Literal["micro", "small-1x", "small-2x", "medium-1x", "medium-2x", "large-1x", "large-2x"] | None
-    ) = None
+    machine: Literal["micro", "small-1x", "small-2x", "medium-1x", "medium-2x", "large-1x", "large-2x"] | None = None
     max_attempts: Annotated[int, Meta(ge=1, le=32_000)] | None = None
     max_duration: Annotated[float, Meta(ge=0)] | None = None
     metadata: Any = None

