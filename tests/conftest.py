@@ -22,6 +22,9 @@ from headrace.engine.environments import Environment, find_environment
 from headrace.settings import Settings
 from headrace.store.embedded import EmbeddedPostgres
 from headrace.store.migrate import migrate_database
+from tests.server_fixture import server
+
+__all__ = ["server"]
 
 _numbers = itertools.count()
 
