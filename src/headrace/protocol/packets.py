@@ -6,7 +6,7 @@ The published SDK serialises payloads itself and sends the text as a JSON string
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 from msgspec import Raw, UnsetType
@@ -46,5 +46,6 @@ def decode_packet(data: bytes | None, media_type: str) -> Any:
     if media_type == TEXT:
         return data.decode("utf-8", "replace")
     value: Any = msgspec.json.decode(data)
-    wrapped = media_type == SUPER_JSON and isinstance(value, dict) and "json" in value
-    return value["json"] if wrapped else value
+    if media_type == SUPER_JSON and isinstance(value, dict):
+        return cast("dict[str, Any]", value).get("json", value)
+    return value
