@@ -157,7 +157,7 @@ class ItemDecoder:
                     if not ascii_only:
                         line.decode("utf-8")  # the text is not needed, only that there is one
                     lines.append(ParsedItem(number, _decode_item(line)))
-                except (UnicodeDecodeError, msgspec.DecodeError):
+                except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
                     self._look_closer(line, number, lines)
             if self._ended:
                 break
@@ -176,7 +176,7 @@ class ItemDecoder:
             return None
         try:
             value: object = msgspec.json.decode(text)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             return self._end(BadLine(number, None, "json", f"Invalid JSON at line {number}: {error}"), lines)
         index = cast("dict[str, object]", value).get("index") if isinstance(value, dict) else None
         if isinstance(index, float) and index.is_integer():
