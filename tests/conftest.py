@@ -29,6 +29,10 @@ __all__ = ["server"]
 _numbers = itertools.count()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--state-machine-examples", default="25", help="random histories of batches to try")
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"

@@ -59,9 +59,14 @@ _QUESTIONS: Final = {
 async def assert_invariants(engine: Engine) -> None:
     """Fails with the first question that has an answer."""
     async with engine.store.connect() as connection:
-        for name, sql in _QUESTIONS.items():
-            broken = await connection.fetch(sql)
-            assert not broken, f"{name}: {broken[:5]}"
+        await assert_invariants_on(connection)
+
+
+async def assert_invariants_on(connection: Any) -> None:
+    """The same on a connection."""
+    for name, sql in _QUESTIONS.items():
+        broken = await connection.fetch(sql)
+        assert not broken, f"{name}: {broken[:5]}"
 
 
 async def count_rows(engine: Engine) -> dict[str, int]:
