@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator
 
 import httpx2
 import pytest
-
 from tests.server_fixture import RunningServer
 
 

@@ -13,13 +13,14 @@ from headrace import metrics
 from headrace.api.errors import answer_exception, answer_json
 from headrace.api.routing import Call
 from headrace.engine.engine import Engine
+from headrace.engine.measures import check_database, measure_queues
 
 
 async def answer_metrics(call: Call) -> Response:
     """What this process counts, and what waits in the queues of the caller's environment, for Prometheus."""
-    rows = await call.engine.store.fetch("measure_queues")
-    own = [row for row in rows if row["environment"] == call.caller.environment.slug]
-    metrics.set_queues((row["environment"], row["queue"], row["depth"], row["age"]) for row in own)
+    queues = await measure_queues(call.engine)
+    own = [one for one in queues if one.environment == call.caller.environment.slug]
+    metrics.set_queues((one.environment, one.queue, one.depth, one.oldest_seconds) for one in own)
     return Response(metrics.render_metrics(), headers={"content-type": metrics.CONTENT_TYPE})
 
 
@@ -34,7 +35,7 @@ def build_health_routes(engine: Engine, stopping: asyncio.Event) -> Sequence[Rou
             return answer_json(503, {"status": "stopping"})
         try:
             async with asyncio.timeout(2):
-                await engine.store.fetch("check_database")
+                await check_database(engine)
         except Exception as error:  # noqa: BLE001 - whatever it is, this server can't work
             return answer_exception(error, request.url.path)
         return answer_json(200, {"status": "ready"})
