@@ -1,0 +1,36 @@
+"""What commands print: tables and sentences for people, one JSON value a command for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+out: Final = Console(highlight=False, soft_wrap=True)
+err: Final = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """``value`` on stdout, as one line of JSON."""
+    out.print(msgspec.json.encode(value).decode("utf-8"), markup=False)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Rows as a table without lines."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    out.print(table)
+
+
+def print_fields(fields: Mapping[str, object]) -> None:
+    """Names and values, one a line; what is None is left out."""
+    width = max(map(len, fields))
+    for name, value in fields.items():
+        if value is not None:
+            out.print(f"{name:<{width}}  {value}", markup=False)
