@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import pytest
 import uvloop
 
-from headrace.api.main import run_server
+from headrace.api.main import serve
+from headrace.engine import keys
+from headrace.engine.engine import Engine
 from headrace.settings import Settings
 
 API_KEY = "hr_dev_only-for-tests-0123456789"
@@ -38,11 +40,11 @@ class RunningServer:
 
 
 @contextmanager
-def running_server(settings: Settings) -> Generator[RunningServer]:
-    """Serves with these settings on a free port until the block ends."""
+def running_server(settings: Settings, prepare: Callable[[Engine], None] = lambda _: None) -> Generator[RunningServer]:
+    """Serves with these settings on a free port until the block ends; ``prepare`` may change its engine before."""
     running = RunningServer(replace(settings, port=0, api_key=API_KEY, log_level="error"))
 
-    async def serve() -> None:
+    async def live() -> None:
         running.loop = asyncio.get_running_loop()
         running.stop = asyncio.Event()
 
@@ -50,11 +52,17 @@ def running_server(settings: Settings) -> Generator[RunningServer]:
             running.url = url
             running.ready.set()
 
-        await run_server(running.settings, stop=running.stop, announce=announce)
+        engine = await Engine.open(running.settings, listen=True)
+        try:
+            prepare(engine)
+            await keys.ensure_key(engine, "dev", API_KEY)
+            await serve(engine, stop=running.stop, announce=announce)
+        finally:
+            await engine.close()
 
     def run() -> None:
         try:
-            uvloop.run(serve())
+            uvloop.run(live())
         except BaseException as error:  # noqa: BLE001 - raised in the test's own thread
             running.error = error
         finally:
