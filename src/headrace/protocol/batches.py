@@ -40,7 +40,7 @@ class CreateBatchResponse(Struct, frozen=True, rename="camel"):
     idempotency_key: str | UnsetType = UNSET
 
 
-class BatchItem(Struct, frozen=True):
+class BatchItem(Struct, frozen=True, gc=False):
     """A line of the item stream, and (with an index) an item of a one-shot body."""
 
     index: ItemIndex

@@ -5,44 +5,39 @@ and strict JSON; blank lines count as lines and are nothing else. A line over th
 ``OversizedItem`` in its place, with the index and task found in its first bytes. A line that can't be read becomes a
 ``BadLine``, the last thing that a decoder gives.
 
-Linear in the size of the stream, whatever the pieces: a byte is looked at once for the newline and once for its JSON.
+What comes out depends on the bytes alone, never on where they were cut. Linear in the size of the stream: a byte is looked
+at once for the newline and once for its JSON.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Generator
-from dataclasses import dataclass
-from typing import Final, Literal, cast
+from collections.abc import Sequence
+from typing import Final, Literal
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from headrace.protocol.batches import BatchItem, ItemIndex, TaskId
 from headrace.protocol.errors import describe_validation_error
+from headrace.protocol.heads import HEAD_SIZE, LineHead, find_head
 from headrace.protocol.options import RunOptions
 
-_HEAD_SIZE: Final = 16 * 1024
 _BLANK: Final = (
     "\ufeff \t\r\n\v\f\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006"
     "\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
 )
 """What JavaScript's ``trim`` takes off, which is what published servers do to a line."""
 
-_TOKEN: Final = re.compile(rb'\s*(?:("(?:[^"\\]|\\.)*")|([{}\[\]:,])|([^\s{}\[\]:,"]+))', re.DOTALL)
 
-
-@dataclass(frozen=True, slots=True)
-class ParsedItem:
+class ParsedItem(Struct, frozen=True, gc=False):
     """A good line; ``line`` counts from 1."""
 
     line: int
     item: BatchItem
 
 
-@dataclass(frozen=True, slots=True)
-class OversizedItem:
-    """A line over the limit. ``actual_size`` is what had been seen of it, in bytes, when it was given up."""
+class OversizedItem(Struct, frozen=True, gc=False):
+    """A line over the limit: ``actual_size`` is all of it, in bytes, without the newline."""
 
     line: int
     index: int
@@ -51,8 +46,7 @@ class OversizedItem:
     max_size: int
 
 
-@dataclass(frozen=True, slots=True)
-class BadLine:
+class BadLine(Struct, frozen=True, gc=False):
     """A line that is no item. Nothing comes after it."""
 
     line: int
@@ -63,10 +57,8 @@ class BadLine:
 
 Line = ParsedItem | OversizedItem | BadLine
 
-_decode_item: Final = msgspec.json.Decoder(BatchItem).decode
 
-
-class _FloatIndexedItem(Struct):
+class _FloatIndexedItem(Struct, frozen=True):
     """The same line with its index spelt as JSON also allows it: ``1.0`` or ``1e2``."""
 
     index: float
@@ -75,11 +67,11 @@ class _FloatIndexedItem(Struct):
     options: RunOptions | None = None
 
 
-class _Head(Struct):
-    """What has to be known of a line that is not read."""
-
-    index: ItemIndex
-    task: TaskId
+_decode_item: Final = msgspec.json.Decoder(BatchItem).decode
+_decode_float_indexed: Final = msgspec.json.Decoder(_FloatIndexedItem).decode
+_decode_number: Final = msgspec.json.Decoder(float).decode
+_decode_members: Final = msgspec.json.Decoder(dict[str, Raw]).decode
+_check_json: Final = msgspec.json.Decoder(Raw).decode
 
 
 class ItemDecoder:
@@ -89,188 +81,154 @@ class ItemDecoder:
     >>> decoder.feed(b'{"index": 0, "task": "resize"}\\n{"ind')[0].item.task
     'resize'
 
-    ``feed`` gives the lines that a piece completes, ``finish`` the last one, which needs no newline. Holds at most
-    ``max_line`` bytes and the piece that it was fed last.
+    ``feed`` gives the lines that a piece completes, ``finish`` the last one, which needs no newline. Between the calls it
+    holds at most ``max_line`` bytes, or the first 16 KiB of a line over it.
     """
 
     def __init__(self, *, max_line: int) -> None:
         self._max_line = max_line
         self._line = 0
-        self._pending = bytearray()
-        self._skipping = False
+        self._pending = bytearray()  # the start of the line that has not ended; of an oversized one its head only
+        self._size = 0  # of that line, held or not
+        self._head: LineHead | None = None
         self._ended = False
 
+    @property
+    def retained(self) -> int:
+        """Bytes held for the line that has not ended."""
+        return len(self._pending)
+
     def feed(self, data: bytes | bytearray | memoryview) -> list[Line]:
-        """The lines that ``data`` completes, and an oversized one as soon as it is known to be."""
-        if self._ended:
-            return []
+        """The lines that ``data`` completes; nothing more after a BadLine."""
         lines: list[Line] = []
-        first, *rest = bytes(data).split(b"\n")
-        if not rest:
-            self._hold(first, lines)
+        if self._ended:
             return lines
-        *complete, last = rest
-        if self._skipping:
-            self._skipping = False
-            self._line += 1
-        else:
-            complete.insert(0, self._release(first))
-        self._decode(complete, lines)
+        piece = bytes(data)
+        parts = piece.split(b"\n")
+        last = parts.pop()
+        if parts and self._size:
+            self._hold(parts[0], lines)
+            self._end_line(lines)
+            del parts[0]
+        if parts and not self._ended:
+            self._decode(parts, lines, plain=piece.isascii())
         self._hold(last, lines)
         return lines
 
     def finish(self) -> list[Line]:
-        """The last line, if the stream ended without a newline."""
+        """The last line, if the stream ended without a newline. Nothing can be fed after it."""
         lines: list[Line] = []
-        if not self._ended and self._pending:
-            self._decode([self._release(b"")], lines)
+        if self._size and not self._ended:
+            self._end_line(lines)
         self._ended = True
         return lines
 
     def _hold(self, part: bytes, lines: list[Line]) -> None:
-        if not part or self._skipping or self._ended:
+        if not part or self._ended:
             return
-        self._pending += part
-        if len(self._pending) > self._max_line:
-            self._give_up(bytes(self._pending[:_HEAD_SIZE]), len(self._pending), self._line + 1, lines)
-            self._pending = bytearray()
-            self._skipping = True
+        was_oversized = self._size > self._max_line
+        self._size += len(part)
+        if self._size <= self._max_line:
+            self._pending += part
+            return
+        if not was_oversized:
+            self._pending = self._pending[:HEAD_SIZE]
+        if self._head is None:
+            self._pending += part[: HEAD_SIZE - len(self._pending)]
+            if len(self._pending) == HEAD_SIZE:
+                self._head = self._find_head(self._pending, self._line + 1, lines)
 
-    def _release(self, last: bytes) -> bytes:
-        if not self._pending:
-            return last
-        self._pending += last
-        line = bytes(self._pending)
-        self._pending = bytearray()
-        return line
+    def _end_line(self, lines: list[Line]) -> None:
+        if self._ended:
+            return
+        line, size, head = self._pending, self._size, self._head
+        self._pending, self._size, self._head = bytearray(), 0, None
+        if size <= self._max_line:
+            self._decode([line], lines, plain=line.isascii())
+            return
+        self._line += 1
+        self._give_up(line, size, head, self._line, lines)
 
-    def _decode(self, complete: list[bytes], lines: list[Line]) -> None:
+    def _decode(self, complete: Sequence[bytes | bytearray], lines: list[Line], *, plain: bool) -> None:
         number = self._line
-        ascii_only = all(map(bytes.isascii, complete))
         for line in complete:
             number += 1
             if len(line) > self._max_line:
-                self._give_up(line, len(line), number, lines)
+                self._give_up(line[:HEAD_SIZE], len(line), None, number, lines)
             elif line:
-                # msgspec skips over the payload without decoding its strings, so bad UTF-8 has to be looked for
                 try:
-                    if not ascii_only:
-                        line.decode("utf-8")  # the text is not needed, only that there is one
+                    # msgspec skips over a payload without decoding its strings, so bad UTF-8 has to be looked for
+                    if not plain:
+                        line.decode("utf-8")
                     lines.append(ParsedItem(number, _decode_item(line)))
-                except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+                except (ValueError, RecursionError):
                     self._look_closer(line, number, lines)
             if self._ended:
                 break
         self._line = number
 
-    def _look_closer(self, line: bytes, number: int, lines: list[Line]) -> None:
+    def _look_closer(self, line: bytes | bytearray, number: int, lines: list[Line]) -> None:
         """A line that the quick way did not read: blank, spelt unusually, or bad, and then why."""
         try:
             text = line.decode("utf-8").strip(_BLANK)
         except UnicodeDecodeError as error:
-            return self._end(
-                BadLine(number, None, "utf8", f"Invalid UTF-8 at line {number}: {error.reason} at byte {error.start}"),
-                lines,
-            )
+            message = f"Invalid UTF-8 at line {number}: {error.reason} at byte {error.start}"
+            self._fail(BadLine(number, None, "utf8", message), lines)
+            return
         if not text:
-            return None
+            return
         try:
-            value: object = msgspec.json.decode(text)
+            _check_json(text)  # a wrong type is reported before the text behind it was looked at
+            lines.append(ParsedItem(number, _decode_unusual(text)))
+        except msgspec.ValidationError as error:
+            index = _find_index(text)
+            where = "unknown index" if index is None else f"index {index}"
+            message = f"Invalid item at {where}: line {number}: {describe_validation_error(error)}"
+            self._fail(BadLine(number, index, "schema", message), lines)
         except (msgspec.DecodeError, RecursionError) as error:
-            return self._end(BadLine(number, None, "json", f"Invalid JSON at line {number}: {error}"), lines)
-        index = cast("dict[str, object]", value).get("index") if isinstance(value, dict) else None
-        if isinstance(index, float) and index.is_integer():
-            index = int(index)
-        known = index if isinstance(index, int) and not isinstance(index, bool) and index >= 0 else None
-        try:
-            lines.append(ParsedItem(number, _decode_loosely(text)))
-        except (msgspec.ValidationError, RecursionError) as error:
-            where = "unknown index" if known is None else f"index {known}"
-            problem = describe_validation_error(error)
-            self._end(BadLine(number, known, "schema", f"Invalid item at {where}: line {number}: {problem}"), lines)
-        return None
+            self._fail(BadLine(number, None, "json", f"Invalid JSON at line {number}: {error}"), lines)
 
-    def _give_up(self, line: bytes, size: int, number: int, lines: list[Line]) -> None:
-        head = _find_head(line[:_HEAD_SIZE])
+    def _give_up(
+        self, start: bytes | bytearray, size: int, head: LineHead | None, number: int, lines: list[Line]
+    ) -> None:
+        head = head or self._find_head(start, number, lines)
         if head is not None:
             lines.append(OversizedItem(number, head.index, head.task, size, self._max_line))
-            return
-        self._end(
-            BadLine(
-                number,
-                None,
-                "unidentifiable",
-                f"Invalid item at unknown index: line {number} is longer than {self._max_line} bytes and names no index and "
-                "task in its first bytes: put them before the payload.",
-            ),
-            lines,
-        )
 
-    def _end(self, bad: BadLine, lines: list[Line]) -> None:
+    def _find_head(self, start: bytes | bytearray, number: int, lines: list[Line]) -> LineHead | None:
+        head = find_head(bytes(start))
+        if head is None:
+            message = (
+                f"Invalid item at unknown index: line {number} is longer than {self._max_line} bytes and names no index in "
+                f"its first {HEAD_SIZE}: put it before the payload."
+            )
+            self._fail(BadLine(number, None, "unidentifiable", message), lines)
+        return head
+
+    def _fail(self, bad: BadLine, lines: list[Line]) -> None:
         lines.append(bad)
         self._ended = True
         self._pending = bytearray()
 
 
-def _decode_loosely(text: str) -> BatchItem:
+def _decode_unusual(text: str) -> BatchItem:
     try:
         return _decode_item(text)
     except msgspec.ValidationError:
         try:
-            loose = msgspec.json.decode(text, type=_FloatIndexedItem)
+            item = _decode_float_indexed(text)
         except msgspec.ValidationError:
-            loose = None
-        if loose is None or not loose.index.is_integer():
+            item = None
+        if item is None or not item.index.is_integer():
             raise
-        index = msgspec.convert(int(loose.index), ItemIndex)
-        return BatchItem(index, loose.task, loose.payload, loose.options)
+        index = msgspec.convert(int(item.index), ItemIndex)
+        return BatchItem(index, item.task, item.payload, item.options)
 
 
-def _find_head(head: bytes) -> _Head | None:
-    """Index and task from the first bytes of a line: keys of the outermost object only, in any order."""
-    found: dict[str, object] = {}
-    for key, value in _scan_members(head):
-        if key in {"index", "task"}:
-            try:
-                found[key] = msgspec.json.decode(value)
-            except msgspec.DecodeError:
-                return None
-        if len(found) == 2:
-            break
+def _find_index(text: str) -> int | None:
+    """The index that a line of valid JSON names, if it could be one."""
     try:
-        return msgspec.convert(found, _Head)
-    except msgspec.ValidationError:
+        number = _decode_number(_decode_members(text)["index"])
+    except (KeyError, msgspec.ValidationError):
         return None
-
-
-def _scan_members(head: bytes) -> Generator[tuple[str, bytes]]:
-    """The members of the outermost object whose values are plain, as far as ``head`` reaches."""
-    position = 3 if head.startswith(b"\xef\xbb\xbf") else 0
-    depth = 0
-    key: str | None = None
-    expects_value = False
-    while token := _TOKEN.match(head, position):
-        position = token.end()
-        string, mark, bare = token.groups()
-        if mark in {b"{", b"["}:
-            depth += 1
-        elif mark in {b"}", b"]"}:
-            depth -= 1
-        elif depth != 1:
-            continue
-        elif mark == b":":
-            expects_value = True
-        elif mark == b",":
-            key, expects_value = None, False
-        elif expects_value and key is not None:
-            if position < len(head):  # a number at the very end may go on beyond it
-                yield key, string or bare
-        elif string is not None:
-            key = _decode_key(string)
-
-
-def _decode_key(string: bytes) -> str | None:
-    try:
-        return msgspec.json.decode(string, type=str)
-    except msgspec.DecodeError:
-        return None
+    return int(number) if number >= 0 and number.is_integer() else None

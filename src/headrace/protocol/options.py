@@ -69,7 +69,14 @@ class RunOptions(Struct, frozen=True, rename="camel", omit_defaults=True):
         if self.tags is not None:
             msgspec.structs.force_setattr(self, "tags", _check_tags(self.tags))
         if isinstance(self.concurrency_key, int | float):
-            msgspec.structs.force_setattr(self, "concurrency_key", f"{self.concurrency_key:g}")
+            msgspec.structs.force_setattr(self, "concurrency_key", _spell_number(self.concurrency_key))
+        if self.external_deployment_id is not None:
+            msgspec.structs.force_setattr(self, "external_deployment_id", self.external_deployment_id.strip() or None)
+
+
+def _spell_number(number: float) -> str:
+    # 5 and 5.0 are one number in JSON, so they have to be one key
+    return str(int(number)) if isinstance(number, int) or number.is_integer() else repr(number)
 
 
 def _check_tags(tags: str | list[str]) -> list[str]:
