@@ -70,6 +70,6 @@ def _add_contexts(_logger: Any, _method: str, event: EventDict) -> EventDict:
 
 def _renderers(settings: Settings) -> list[Processor]:
     if settings.log_format == "json":
-        return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(default=str)]
+        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
     plain = structlog.dev.plain_traceback
     return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]

@@ -6,7 +6,7 @@ two gauges of the queues are set from a query when somebody asks (``set_queues``
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Final
 
@@ -88,9 +88,9 @@ def count_lost_results(runs: int) -> None:
     _lost_results.inc(runs)
 
 
-def set_executing(runs: int) -> None:
-    """This process is executing ``runs`` runs."""
-    _executing.set(runs)
+def watch_executing(read: Callable[[], int]) -> None:
+    """How many runs this process is executing: ``read`` is called when somebody asks."""
+    _executing.set_function(read)
 
 
 def set_queues(queues: Iterable[tuple[str, str, int, float]]) -> None:

@@ -83,6 +83,7 @@ class Settings:
     drain_timeout: Annotated[float, Setting("how long a worker that is told to stop lets its runs end", at_least=0)] = (
         30.0
     )
+    metrics_port: Annotated[int, Setting("port on which a worker answers Prometheus; 0 is none", at_least=0)] = 0
     log_format: Annotated[str, Setting("console or json", choices=("console", "json"))] = "console"
     log_level: Annotated[
         str, Setting("debug, info, warning or error", choices=("debug", "info", "warning", "error"))

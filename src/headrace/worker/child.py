@@ -1,0 +1,136 @@
+"""The child process of ``isolation="process"``: executes one run at a time, and dies alone if it has to.
+
+Started as ``python -P -m headrace.worker.child FD`` with one end of a socket pair. It reads ``Setup`` once and then an
+``Order`` a run, and answers each with ``Started`` and ``Done``. When the other end closes, its worker is gone and so is
+it, in mid-run too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import os
+import queue
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from headrace import logs, telemetry
+from headrace.engine.outcomes import Packet
+from headrace.settings import Settings
+from headrace.tasks import RunContext, entered_run
+from headrace.worker.calls import decode_arguments, encode_output, log_context
+from headrace.worker.loading import Source, load_source
+from headrace.worker.retries import Failure, describe_exception
+
+LENGTH_BYTES: Final = 4
+
+
+class Setup(msgspec.Struct, frozen=True, tag=True):
+    """How this process is to be like its parent."""
+
+    path: list[str]
+    log_format: str
+    log_level: str
+
+
+class Order(msgspec.Struct, frozen=True, tag=True):
+    """A run to execute."""
+
+    source: Source
+    payload: bytes | None
+    payload_type: str
+    context: RunContext
+    traceparent: str | None
+
+
+class Started(msgspec.Struct, frozen=True, tag=True):
+    """The order was taken: from here on a death is the run's."""
+
+
+class Done(msgspec.Struct, frozen=True, tag=True):
+    """How it ended: an output, or a failure."""
+
+    output: Packet | None = None
+    failure: Failure | None = None
+
+
+Message = Setup | Order | Started | Done
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+decode_message: Final = msgspec.msgpack.Decoder(Message).decode
+
+
+def frame_message(message: Message) -> bytes:
+    """A message as it goes through the socket: its length in four bytes, then msgpack."""
+    body = _encode(message)
+    return len(body).to_bytes(LENGTH_BYTES, "big") + body
+
+
+def main(descriptor: int) -> None:
+    """Serves orders until the worker closes its end."""
+    connection = socket.socket(fileno=descriptor)
+    connection.set_inheritable(False)
+    _offer_to_oom_killer()
+    orders: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    threading.Thread(target=_read_messages, args=(connection, orders), daemon=True).start()
+    while True:
+        match orders.get():
+            case Setup() as setup:
+                sys.path[:] = setup.path
+                logs.configure_logs(Settings(log_format=setup.log_format, log_level=setup.log_level))
+                logs.add_context(log_context)
+            case Order() as order:
+                connection.sendall(frame_message(Started()))
+                connection.sendall(frame_message(_execute_order(order)))
+            case _:
+                raise ValueError("a worker sends setups and orders")
+
+
+def _execute_order(order: Order) -> Done:
+    try:
+        task = load_source(order.source)
+        arguments = decode_arguments(task, order.payload, order.payload_type, order.context)
+        if isinstance(arguments, Failure):
+            return Done(failure=arguments)
+        with entered_run(order.context), _span_of(order):
+            value = task.fn(*arguments)
+            if inspect.isawaitable(value):
+                value = asyncio.run(_wait_for(value))
+        output = encode_output(task, value)
+        return Done(failure=output) if isinstance(output, Failure) else Done(output)
+    except BaseException as error:  # noqa: BLE001 - SystemExit and the like fail the run, as everywhere
+        return Done(failure=describe_exception(error))
+
+
+async def _wait_for(value: Any) -> Any:
+    return await value
+
+
+def _span_of(order: Order) -> contextlib.AbstractContextManager[Any]:
+    return telemetry.start_span(f"{order.context.task} execute", traceparent=order.traceparent)
+
+
+def _read_messages(connection: socket.socket, orders: queue.SimpleQueue[Message]) -> None:
+    stream = connection.makefile("rb")
+    while True:
+        head = stream.read(LENGTH_BYTES)
+        body = stream.read(int.from_bytes(head, "big")) if len(head) == LENGTH_BYTES else b""
+        if not body:
+            os._exit(0)  # the worker is gone: whatever runs here is nobody's any more
+        orders.put(decode_message(body))
+
+
+def _offer_to_oom_killer() -> None:
+    # when memory runs out this process goes before the worker and PostgreSQL do
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

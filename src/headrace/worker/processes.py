@@ -1,0 +1,202 @@
+"""Runs in processes of their own: started as needed, kept for a while, never shared by two runs at a time.
+
+A child that dies takes the run that it executes with it and nothing else. Cancelling ``execute`` ends the child, and
+with it whatever it started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from typing import Final
+
+from headrace.engine.outcomes import Packet
+from headrace.protocol.statuses import RunStatus
+from headrace.settings import Settings
+from headrace.worker.child import LENGTH_BYTES, Done, Message, Order, Setup, Started, decode_message, frame_message
+from headrace.worker.retries import Failure, internal_error
+
+RUNS_PER_CHILD: Final = 100
+"""A child is replaced after so many runs, so that what leaks does not add up."""
+
+IDLE_SECONDS: Final = 20.0
+GRACE_SECONDS: Final = 2.0
+_TRIES: Final = 3
+
+_CRASH_CODES: Final = {
+    signal.SIGKILL: ("TASK_PROCESS_MAYBE_OOM_KILLED", "; memory that ran out is the usual cause"),
+    signal.SIGSEGV: ("TASK_PROCESS_SIGSEGV", ""),
+    signal.SIGTERM: ("TASK_PROCESS_SIGTERM", ""),
+}
+
+
+class ProcessPool:
+    """The children of one worker."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._setup = Setup(sys.path, settings.log_format, settings.log_level)
+        self._idle: list[_Child] = []
+        self._living: set[_Child] = set()
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def execute(self, order: Order) -> Packet | Failure:
+        """How the run ended. Raises OSError where no process can be started."""
+        for _ in range(_TRIES):
+            child = self._take_idle() or await self._start_child()
+            try:
+                return await self._execute_in(child, order)
+            except _NotStartedError:  # the child died between two runs: this one was not touched
+                continue
+        return Failure(internal_error("TASK_PROCESS_NOT_STARTED", "The run's process died before the run began."))
+
+    async def close(self) -> None:
+        """Ends every child."""
+        for child in list(self._living):
+            self._end(child)
+        if self._ending:
+            await asyncio.wait(self._ending)
+
+    async def _execute_in(self, child: _Child, order: Order) -> Packet | Failure:
+        keep = False
+        try:
+            done = await child.execute(order)
+            keep = child.runs < RUNS_PER_CHILD
+        except _DiedError as died:
+            return _describe_crash(died.code)
+        finally:
+            if keep:
+                self._keep(child)
+            else:
+                self._end(child)
+        return done.failure or done.output or Packet(None)
+
+    async def _start_child(self) -> _Child:
+        child = await _Child.start(self._setup)
+        self._living.add(child)
+        return child
+
+    def _take_idle(self) -> _Child | None:
+        while self._idle:
+            child = self._idle.pop()
+            if child.timer is not None:
+                child.timer.cancel()
+            if child.alive:
+                return child
+            self._end(child)
+        return None
+
+    def _keep(self, child: _Child) -> None:
+        self._idle.append(child)
+        child.timer = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._end, child)
+
+    def _end(self, child: _Child) -> None:
+        self._living.discard(child)
+        if child in self._idle:
+            self._idle.remove(child)
+        task = asyncio.create_task(child.end())
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+
+class _NotStartedError(Exception):
+    """The child died before it took the order."""
+
+
+class _DiedError(Exception):
+    """The child died while it executed the order. ``code`` is its exit code, negative for a signal."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class _Child:
+    """One child process and our end of the socket to it."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+        self.runs = 0
+        self.timer: asyncio.TimerHandle | None = None
+
+    @classmethod
+    async def start(cls, setup: Setup) -> _Child:
+        ours, theirs = socket.socketpair()
+        try:
+            # a session of its own: Ctrl-C in the terminal is the worker's to mind, and ending it ends all that it started
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "headrace.worker.child", str(theirs.fileno())),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+            reader, writer = await asyncio.open_connection(sock=ours)
+        except BaseException:
+            ours.close()  # a child that was started already sees this and goes
+            raise
+        finally:
+            theirs.close()
+        child = cls(process, reader, writer)
+        child._send(setup)
+        return child
+
+    @property
+    def alive(self) -> bool:
+        return self._process.returncode is None and not self._reader.at_eof()
+
+    async def execute(self, order: Order) -> Done:
+        started = False
+        self.runs += 1
+        try:
+            self._send(order)
+            while True:
+                match await self._receive():
+                    case Started():
+                        started = True
+                    case Done() as done:
+                        return done
+                    case _:
+                        raise ValueError("a child sends that it started and that it is done")
+        except (OSError, EOFError) as error:
+            code = await self._process.wait()
+            raise (_DiedError(code) if started else _NotStartedError) from error
+
+    async def end(self) -> None:
+        """Ends the process: asked first, killed where it does not go."""
+        self._writer.close()
+        if self._process.returncode is None:
+            self._signal(signal.SIGTERM)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._process.wait(), GRACE_SECONDS)
+        if self._process.returncode is None:
+            self._signal(signal.SIGKILL)
+            await self._process.wait()
+
+    def _send(self, message: Message) -> None:
+        self._writer.write(frame_message(message))
+
+    async def _receive(self) -> Message:
+        head = await self._reader.readexactly(LENGTH_BYTES)
+        return decode_message(await self._reader.readexactly(int.from_bytes(head, "big")))
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+
+def _describe_crash(code: int) -> Failure:
+    if code < 0:
+        number = signal.Signals(-code)
+        name, hint = _CRASH_CODES.get(number, ("TASK_PROCESS_EXITED_WITH_NON_ZERO_CODE", ""))
+        message = f"The run's process was killed by {number.name}{hint}."
+    else:
+        name = "TASK_PROCESS_EXITED_WITH_NON_ZERO_CODE"
+        message = f"The run's process ended by itself with exit code {code}, without a result."
+    return Failure(internal_error(name, message), RunStatus.CRASHED)

@@ -1,0 +1,209 @@
+"""The life of one worker: it registers, claims and executes, and when it is told to stop it drains and retires."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import structlog
+
+from headrace.engine.engine import Engine
+from headrace.engine.outcomes import WorkerLease
+from headrace.engine.workers import TaskRegistration, retire_worker
+from headrace.errors import ConfigurationError
+from headrace.settings import Settings
+from headrace.store.store import DATABASE_ERRORS
+from headrace.tasks import Task
+from headrace.worker.claimer import Claimer
+from headrace.worker.completer import Completer
+from headrace.worker.executor import Executor
+from headrace.worker.heartbeat import Heartbeat
+from headrace.worker.tenure import Tenure
+
+LAST_WORDS_SECONDS: Final = 5.0
+"""How long a worker that ends waits for the database to take its last results, and again to take back its runs."""
+
+CANCEL_SECONDS: Final = 2.0
+"""How long runs that are cut off have to clean up."""
+
+State = Literal["starting", "running", "draining", "stopped"]
+
+_log = structlog.get_logger("headrace.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """A worker at a moment. ``unwritten`` counts ended runs that are not in the database yet."""
+
+    state: State
+    name: str
+    worker: int | None
+    executing: int
+    free: int
+    unwritten: int
+    claimed: int
+    written: int
+    lost: int
+
+
+class Worker:
+    """Executes runs of ``tasks`` in the environment that the settings name.
+
+        worker = Worker(engine, [resize, census], settings)
+        await worker.run()      # until worker.stop() is called, and what runs has ended
+
+    ``queues`` narrows it to runs on those queues. Raises ConfigurationError where there is no task, or where a task with
+    ``isolation="process"`` stands where no other process could find it.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        tasks: Iterable[Task[Any, Any]],
+        settings: Settings | None = None,
+        queues: Sequence[str] | None = None,
+    ) -> None:
+        known = {task.id: task for task in tasks}
+        if not known:
+            raise ConfigurationError("A worker needs at least one task.")
+        self._engine = engine
+        self._settings = settings or engine.settings
+        self._tenure = Tenure(
+            engine,
+            [TaskRegistration(task.id, task.queue, task.retry.max_attempts) for task in known.values()],
+            on_loss=self._drop_lease,
+            on_begin=self._take_lease,
+        )
+        self._heartbeat = Heartbeat(engine, self._tenure)
+        self._completer = Completer(
+            engine,
+            on_lost=self._heartbeat.beat_now,
+            on_retry=self._expect_retry,
+            on_room=self._wake_claimer,
+        )
+        self._executor = Executor(
+            engine,
+            known,
+            put=self._completer.put,
+            on_free=self._wake_claimer,
+            on_idle=self._completer.flush_now,
+        )
+        self._claimer = Claimer(engine, self._tenure, self._executor, self._completer, tasks=list(known), queues=queues)
+        self._tasks = sorted(known)
+        self._state: State = "starting"
+        self._stopping = asyncio.Event()
+        self._forced = asyncio.Event()
+        self.ready = asyncio.Event()
+        """Set once it is registered and claims."""
+
+    @property
+    def status(self) -> WorkerStatus:
+        """What it is doing."""
+        return WorkerStatus(
+            self._state,
+            self._tenure.name,
+            self._tenure.lease.worker_id if self._tenure.lease else None,
+            self._executor.used,
+            self._executor.free,
+            self._completer.unwritten,
+            self._claimer.claimed,
+            self._completer.written,
+            self._completer.lost,
+        )
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stopping.is_set()
+
+    def stop(self) -> None:
+        """Begins to drain: claims no more, and lets what runs end, for at most ``drain_timeout``."""
+        self._stopping.set()
+
+    def force(self) -> None:
+        """Ends now: what runs is cut off and given back."""
+        self._stopping.set()
+        self._forced.set()
+
+    async def run(self) -> bool:
+        """Works until it is stopped. True where everything that it had claimed has ended, False where it gave some back.
+
+        Raises what registering raises, and any fault of its own; the lease is given up in every case.
+        """
+        await self._tenure.begin()
+        _log.info("worker started", name=self._tenure.name, concurrency=self._executor.free, tasks=self._tasks)
+        try:
+            async with asyncio.TaskGroup() as group:
+                claiming = group.create_task(self._claimer.run())
+                loops = [claiming, group.create_task(self._heartbeat.run()), group.create_task(self._completer.run())]
+                self._state = "running"
+                self.ready.set()
+                await self._stopping.wait()
+                ended = await self._drain(claiming)
+                for loop in loops:
+                    loop.cancel()
+        finally:
+            self._tenure.end()
+            self._executor.drop_all()
+            await self._retire()
+            await self._executor.close()
+            self._state = "stopped"
+        return ended
+
+    async def _drain(self, claiming: asyncio.Task[None]) -> bool:
+        self._state = "draining"
+        self._claimer.stop()
+        _log.info("worker draining", executing=self._executor.used, timeout=self._settings.drain_timeout)
+        await self._unless_forced(asyncio.wait({claiming}))
+        ended = await self._unless_forced(self._executor.wait_free(self._settings.drain_timeout))
+        if not ended:
+            _log.warning(
+                "runs cut off: they are queued again", executing=self._executor.used, forced=self._forced.is_set()
+            )
+            self._executor.drop_all()
+            await self._executor.wait_free(CANCEL_SECONDS)
+        self._tenure.end()
+        written = await self._completer.wait_empty(LAST_WORDS_SECONDS)
+        return bool(ended) and written
+
+    async def _unless_forced(self, awaitable: Any) -> Any:
+        """What ``awaitable`` gives, or None where force() comes first."""
+        work = asyncio.ensure_future(awaitable)
+        force = asyncio.ensure_future(self._forced.wait())
+        await asyncio.wait({work, force}, return_when=asyncio.FIRST_COMPLETED)
+        force.cancel()
+        if not work.done():
+            work.cancel()
+            return None
+        return work.result()
+
+    async def _retire(self) -> None:
+        lease = self._tenure.lease
+        if lease is None:
+            return
+        try:
+            async with asyncio.timeout(LAST_WORDS_SECONDS):
+                released = await retire_worker(self._engine, lease)
+        except DATABASE_ERRORS as error:
+            _log.warning(
+                "the database was not told that this worker ends; its runs are rescued when the lease is over",
+                error=f"{type(error).__name__}: {error}",
+            )
+        else:
+            _log.info("worker stopped", written=self._completer.written, given_back=released)
+
+    def _wake_claimer(self) -> None:
+        self._claimer.wake()
+
+    def _expect_retry(self, seconds: float) -> None:
+        self._claimer.expect(seconds)
+
+    def _drop_lease(self, lease: WorkerLease) -> None:
+        self._executor.drop_all()
+        self._completer.drop(lease)
+
+    def _take_lease(self, lease: WorkerLease) -> None:
+        _log.debug("lease taken", worker=lease.worker_id)
+        self._claimer.wake()
