@@ -32,23 +32,27 @@ _PATIENCE: Final = 300.0
 
 def demo(
     *,
-    kill: Annotated[bool, Parameter(negative="", help="Kill the worker and cut the client's stream on the way")] = False,
-    exit: Annotated[bool, Parameter(negative="", help="End when the table is printed; default: leave the server up")] = False,  # noqa: A002
+    kill: Annotated[
+        bool, Parameter(negative="", help="Kill the worker and cut the client's stream on the way")
+    ] = False,
+    exit: Annotated[
+        bool, Parameter(negative="", help="End when the table is printed; default: leave the server up")
+    ] = False,  # noqa: A002
     port: int | None = None,
 ) -> int:
     """Count what is in Python's standard library, one run a file, on an embedded PostgreSQL."""
     with tempfile.TemporaryDirectory(prefix="headrace-demo-", ignore_cleanup_errors=True) as folder:
         # a lease of three seconds: a killed worker's runs are taken up again while somebody is looking
-        settings = Settings.from_environment(
-            {}, data_dir=folder, port=port or 0, lease=3.0, heartbeat=1.0, api_key=""
-        )
+        settings = Settings.from_environment({}, data_dir=folder, port=port or 0, lease=3.0, heartbeat=1.0, api_key="")
         local = LocalHeadrace(settings)
         try:
             local.prepare()
             local.start_server(settings.port or find_free_port(settings.host))
             code = _Demo(local, kill=kill).run()
             if not exit and code == OK:
-                out.print(f"The server stays up on {local.url} (HEADRACE_API_KEY={local.key}); Ctrl-C ends it.", markup=False)
+                out.print(
+                    f"The server stays up on {local.url} (HEADRACE_API_KEY={local.key}); Ctrl-C ends it.", markup=False
+                )
                 threading.Event().wait()
         except KeyboardInterrupt:
             return OK
@@ -91,7 +95,15 @@ class _Demo:
         print_table(
             ["module", "complexity", "lines", "classes", "functions", "nesting", "longest function"],
             [
-                [_name(c.path), c.complexity, c.lines, c.classes, c.functions, c.nesting, f"{c.longest_name} ({c.longest_function})"]
+                [
+                    _name(c.path),
+                    c.complexity,
+                    c.lines,
+                    c.classes,
+                    c.functions,
+                    c.nesting,
+                    f"{c.longest_name} ({c.longest_function})",
+                ]
                 for c in sorted(counted, key=lambda c: c.complexity, reverse=True)[:_SHOWN]
             ],
         )
@@ -139,7 +151,9 @@ class _Demo:
         streaming.join()
 
     def _count_settled(self) -> int:
-        rows = asyncio.run(_fetch(self.local.database_url, "SELECT coalesce(sum(settled), 0)::integer AS n FROM headrace.batches"))
+        rows = asyncio.run(
+            _fetch(self.local.database_url, "SELECT coalesce(sum(settled), 0)::integer AS n FROM headrace.batches")
+        )
         return rows[0]["n"]
 
     def _check(self, outcomes: list[Any]) -> int:
@@ -151,7 +165,8 @@ class _Demo:
         checks = {
             "indexes with a run, in the database": {row["batch_index"] for row in rows} == expected,
             "indexes with two runs: none": all(row["n"] == 1 for row in rows),
-            "an outcome for each index, over the API, in order": [outcome.index for outcome in outcomes] == sorted(expected),
+            "an outcome for each index, over the API, in order": [outcome.index for outcome in outcomes]
+            == sorted(expected),
             "distinct run ids, over the API": len({outcome.run_id for outcome in outcomes}) == len(expected),
         }
         if self.kill and self.proxy:

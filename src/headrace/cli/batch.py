@@ -1,0 +1,136 @@
+"""``headrace batch``: stream a file as a batch, and look at batches."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, Final
+
+import msgspec
+from cyclopts import App, Parameter
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from headrace.cli.connection import ApiKey, ApiUrl, open_client
+from headrace.cli.outcome import FAILED, NOT_FOUND, OK, USAGE, CommandError
+from headrace.cli.output import err, out, print_fields, print_json
+from headrace.errors import ApiError
+
+batch_app: Final = App(name="batch", help="Stream items as a batch; look at batches.")
+
+
+@batch_app.command
+def run(
+    task: str,
+    items: str,
+    /,
+    *,
+    wait: Annotated[
+        bool,
+        Parameter(
+            negative="", help="Wait until all runs have ended; exit code 1 if one failed", env_var="HEADRACE_BATCH_WAIT"
+        ),
+    ] = False,
+    results: Annotated[
+        Path | None,
+        Parameter(help="File for the results as NDJSON, in order; implies --wait", env_var="HEADRACE_BATCH_RESULTS"),
+    ] = None,
+    json: bool = False,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> int:
+    """Stream items, one run each.
+
+    The file is read as it is sent, so its size does not matter; an interrupted connection is resumed.
+
+    Parameters
+    ----------
+    task: Id of the task that runs them.
+    items: A file with one JSON payload a line; - is stdin.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with ExitStack() as stack:
+        client = stack.enter_context(open_client(api_url, api_key))
+        source = sys.stdin.buffer if items == "-" else stack.enter_context(_open_items(items))
+        progress = stack.enter_context(Progress(*columns, console=err, disable=not err.is_terminal))
+        streamed = progress.add_task("streamed", total=None)
+        handle = client.batch_trigger(task, _read_payloads(source, items, lambda: progress.advance(streamed)))
+        succeeded = failed = 0
+        if wait or results:
+            sink = stack.enter_context(results.open("wb")) if results else None
+            finished = progress.add_task("finished", total=handle.run_count)
+            for outcome in handle.results():
+                succeeded += outcome.ok
+                failed += not outcome.ok
+                progress.advance(finished)
+                if sink:
+                    sink.write(msgspec.json.encode(_describe_outcome(outcome)) + b"\n")
+    summary = {"id": handle.id, "runCount": handle.run_count}
+    if wait or results:
+        summary |= {"succeeded": succeeded, "failed": failed}
+    if json:
+        print_json(summary)
+    else:
+        print_fields({str(name): value for name, value in summary.items()})
+    return FAILED if failed else OK
+
+
+@batch_app.command
+def show(batch_id: str, /, *, json: bool = False, api_url: ApiUrl = None, api_key: ApiKey = None) -> int:
+    """Show a batch: its status, how far it is, and which items could not become a run."""
+    with open_client(api_url, api_key) as client:
+        try:
+            batch: dict[str, Any] = client.retrieve_batch(batch_id)
+        except ApiError as error:
+            if error.status == 404:
+                raise CommandError(f"There is no batch {batch_id} in this key's environment.", NOT_FOUND) from None
+            raise
+    if json:
+        print_json(batch)
+        return OK
+    progress = batch["progress"]
+    print_fields(
+        {
+            "id": batch["id"],
+            "status": batch["status"],
+            "items": batch["runCount"] if batch.get("runCount") is not None else "not known yet",
+            "accepted": progress["accepted"],
+            "ended": progress["settled"],
+            "succeeded": progress["succeeded"],
+            "failed": progress["failed"],
+            "created": batch["createdAt"],
+            "error": (batch.get("error") or {}).get("message"),
+        }
+    )
+    for error in batch["processing"]["errors"]:
+        out.print(f"item {error['index']}: {error['error']}", markup=False)
+    return OK
+
+
+def _open_items(name: str) -> BinaryIO:
+    try:
+        return Path(name).open("rb")
+    except OSError as error:
+        raise CommandError(
+            f"{name} can't be read: {error.strerror}. Give a file with one JSON payload a line, or - for stdin.", USAGE
+        ) from None
+
+
+def _read_payloads(source: BinaryIO, name: str, count: Any) -> Generator[Any]:
+    for number, line in enumerate(source, 1):
+        if not line.strip():
+            continue
+        try:
+            payload = msgspec.json.decode(line)
+        except msgspec.DecodeError as error:
+            raise CommandError(
+                f"{name}, line {number} is no JSON: {error}. The batch stays unsealed and is aborted later.", USAGE
+            ) from None
+        yield payload
+        count()
+
+
+def _describe_outcome(outcome: Any) -> dict[str, Any]:
+    known = {"index": outcome.index, "ok": outcome.ok, "id": outcome.run_id}
+    return known | ({"output": outcome.value} if outcome.ok else {"status": outcome.status, "error": outcome.error})

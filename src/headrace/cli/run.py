@@ -1,0 +1,94 @@
+"""``headrace run``: look at runs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from cyclopts import App, Parameter
+
+from headrace.cli.connection import ApiKey, ApiUrl, open_client
+from headrace.cli.outcome import NOT_FOUND, OK, CommandError
+from headrace.cli.output import print_fields, print_json, print_table
+from headrace.errors import ApiError
+
+run_app: Final = App(name="run", help="Look at runs.")
+
+
+@run_app.command
+def show(run_id: str, /, *, json: bool = False, api_url: ApiUrl = None, api_key: ApiKey = None) -> int:
+    """Show a run: its status, payload, result or error, and attempts."""
+    with open_client(api_url, api_key) as client:
+        try:
+            run: dict[str, Any] = client.retrieve_run(run_id)
+        except ApiError as error:
+            if error.status == 404:
+                raise CommandError(f"There is no run {run_id} in this key's environment.", NOT_FOUND) from None
+            raise
+    if json:
+        print_json(run)
+        return OK
+    error = run.get("error")
+    print_fields(
+        {
+            "id": run["id"],
+            "task": run["taskIdentifier"],
+            "status": run["status"],
+            "queue": run.get("queue"),
+            "created": run["createdAt"],
+            "started": run.get("startedAt"),
+            "finished": run.get("finishedAt"),
+            "tags": ", ".join(run.get("tags") or []) or None,
+            "batch": run.get("batchId"),
+            "payload": run.get("payload"),
+            "output": run.get("output"),
+            "error": f"{error.get('name')}: {error.get('message')}" if error else None,
+        }
+    )
+    for attempt in run.get("attempts") or []:
+        failure = attempt.get("error") or {}
+        print_fields({"attempt": f"{attempt['number']} {attempt['status']} {failure.get('message', '')}".rstrip()})
+    return OK
+
+
+@run_app.command(name="list")
+def list_(
+    *,
+    status: Annotated[
+        str | None,
+        Parameter(help="Statuses, with commas between, such as QUEUED,FAILED", env_var="HEADRACE_RUN_STATUS"),
+    ] = None,
+    task: Annotated[str | None, Parameter(help="Task ids, with commas between", env_var="HEADRACE_RUN_TASK")] = None,
+    tag: Annotated[str | None, Parameter(help="Tags, with commas between", env_var="HEADRACE_RUN_TAG")] = None,
+    batch: Annotated[str | None, Parameter(help="A batch's id", env_var="HEADRACE_RUN_BATCH")] = None,
+    limit: Annotated[int, Parameter(help="Most runs to list, 1 to 100", env_var="HEADRACE_RUN_LIMIT")] = 25,
+    after: Annotated[
+        str | None, Parameter(help="The cursor that the page before gave", env_var="HEADRACE_RUN_AFTER")
+    ] = None,
+    json: bool = False,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> int:
+    """List runs, the newest first."""
+    filters = {"status": status, "task": task, "tag": tag, "batch": batch, "after": after}
+    with open_client(api_url, api_key) as client:
+        page = client.list_runs(limit=limit, **{name: value for name, value in filters.items() if value is not None})
+    if json:
+        print_json(page)
+        return OK
+    print_table(
+        ["id", "task", "status", "attempts", "created", "finished"],
+        [
+            [
+                run["id"],
+                run["taskIdentifier"],
+                run["status"],
+                run.get("attemptCount"),
+                run["createdAt"],
+                run.get("finishedAt"),
+            ]
+            for run in page["data"]
+        ],
+    )
+    if cursor := page.get("pagination", {}).get("next"):
+        print_fields({"more": f"--after {cursor}"})
+    return OK
