@@ -1,6 +1,6 @@
 """Logs of the server and the worker: structured, to stderr, for people (console) or machines (json).
 
-``configure_logs(settings)`` once a process. What a task logs, through structlog or the standard library's logging,
+``set_up_logs(settings)`` once a process. What a task logs, through structlog or the standard library's logging,
 carries the run that it belongs to, because ``add_context`` says how to find it.
 """
 
@@ -22,7 +22,7 @@ Context = Callable[[], Mapping[str, Any]]
 _contexts: Final[list[Context]] = []
 
 
-def configure_logs(settings: Settings) -> None:
+def set_up_logs(settings: Settings) -> None:
     """Sends structlog and the standard library's logging to stderr, as the settings say (format, level)."""
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     shared: list[Processor] = [

@@ -83,7 +83,7 @@ def main(descriptor: int) -> None:
         match orders.get():
             case Setup() as setup:
                 sys.path[:] = setup.path
-                logs.configure_logs(Settings(log_format=setup.log_format, log_level=setup.log_level))
+                logs.set_up_logs(Settings(log_format=setup.log_format, log_level=setup.log_level))
                 logs.add_context(log_context)
             case Order() as order:
                 connection.sendall(frame_message(Started()))

@@ -18,7 +18,7 @@ from headrace import metrics
 from headrace.engine.engine import Engine
 from headrace.engine.sweeps import run_sweeps
 from headrace.errors import ConfigurationError
-from headrace.logs import add_context, configure_logs
+from headrace.logs import add_context, set_up_logs
 from headrace.settings import Settings
 from headrace.tasks import Task
 from headrace.worker.calls import log_context
@@ -46,7 +46,7 @@ def run_worker(
     Where the code of a run that was cut off can't be stopped, as that of a thread can't, the process ends itself with
     ``os._exit``, so that it ends at all.
     """
-    configure_logs(settings)
+    set_up_logs(settings)
     add_context(log_context)
     tasks = load_tasks(target)
     if not tasks:
