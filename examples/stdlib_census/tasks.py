@@ -1,26 +1,18 @@
-"""A census of Python's standard library: one run a source file, which counts what stands in it.
-
-``headrace demo`` sends every file of the running interpreter's library as one batch, and reduces the counts to a table.
-Some files of the library's own tests are broken on purpose: their runs fail, and are shown as failed.
-"""
+"""A census of Python's standard library: one run a source file, which counts what stands in it."""
 
 from __future__ import annotations
 
 import ast
-import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import msgspec
 
 from headrace import Retry, task
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-_NESTING = (
-    *_FUNCTIONS,
-    *(ast.ClassDef, ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Try, ast.TryStar, ast.Match),
-)
+_LOOPS = (ast.For, ast.AsyncFor, ast.While)
+_BLOCKS = (*_FUNCTIONS, *_LOOPS, ast.ClassDef, ast.If, ast.With, ast.AsyncWith, ast.Try, ast.TryStar, ast.Match)
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -31,7 +23,7 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Counts(msgspec.Struct, frozen=True):
-    """What stands in a file. ``depth`` is its deepest nesting of blocks, ``longest`` the lines of its longest function."""
+    """What stands in a file. ``depth`` is its deepest nesting of blocks, ``longest`` its longest function in lines."""
 
     path: str
     lines: int
@@ -39,44 +31,33 @@ class Counts(msgspec.Struct, frozen=True):
     classes: int
     depth: int
     longest: int
+    longest_name: str
 
     @property
     def complexity(self) -> int:
-        """The measure by which files are compared: deep and long together is what is hard to read."""
+        """What files are compared by: deep and long together is what is hard to read."""
         return self.depth * self.longest
 
 
-# A file that does not parse today won't do so in a second: one attempt is enough.
+# A file that does not parse now will not a second later either: one attempt is enough.
 @task(id="stdlib-census", queue="census", retry=Retry(max_attempts=1))
 def take_census(source: Source) -> Counts:
     """Parses a file and counts. Raises SyntaxError or ValueError where it is no Python of this version."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about escapes that were fine when the file was written
+        warnings.simplefilter("ignore")  # of escapes that were fine when the file was written
         tree = ast.parse(source.content, source.path)
-    nodes = list(_walk(tree))
-    functions = [node for node, _ in nodes if isinstance(node, _FUNCTIONS)]
+    nodes = list(_walk_blocks(tree))
+    functions = [(_count_lines(node), node.name) for node, _ in nodes if isinstance(node, _FUNCTIONS)]
+    longest, longest_name = max(functions, default=(0, ""))
     return Counts(
         path=source.path,
         lines=len(source.content.splitlines()),
         functions=len(functions),
         classes=sum(isinstance(node, ast.ClassDef) for node, _ in nodes),
-        depth=max(depth for _, depth in nodes),
-        longest=max(((node.end_lineno or node.lineno) - node.lineno + 1 for node in functions), default=0),
+        depth=max((depth for _, depth in nodes), default=0),
+        longest=longest,
+        longest_name=longest_name,
     )
-
-
-def list_sources() -> list[Path]:
-    """Every Python file of the running interpreter's standard library, without what was installed beside it."""
-    library = _library()
-    paths = (path.relative_to(library) for path in library.rglob("*.py"))
-    return sorted(path for path in paths if "site-packages" not in path.parts)
-
-
-def read_sources(paths: Iterable[Path]) -> Iterator[Source]:
-    """The files, read one by one as they are asked for."""
-    library = _library()
-    for path in paths:
-        yield Source(path.as_posix(), (library / path).read_bytes())
 
 
 def find_most_complex(counts: Iterable[Counts], number: int = 10) -> list[Counts]:
@@ -84,15 +65,20 @@ def find_most_complex(counts: Iterable[Counts], number: int = 10) -> list[Counts
     return sorted(counts, key=lambda count: (-count.complexity, count.path))[:number]
 
 
-def _library() -> Path:
-    return Path(sysconfig.get_path("stdlib"))
+def _count_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    return (function.end_lineno or function.lineno) - function.lineno + 1
 
 
-def _walk(tree: ast.AST) -> Iterator[tuple[ast.AST, int]]:
-    """Every node and how many blocks it stands in; without recursion, which some files are made to exhaust."""
+def _walk_blocks(tree: ast.AST) -> Iterator[tuple[ast.AST, int]]:
+    """Every block and how deep it lies, 1 for the outermost. Not recursive: some files are made to exhaust the stack."""
     waiting: list[tuple[ast.AST, int]] = [(tree, 0)]
     while waiting:
         node, outside = waiting.pop()
-        depth = outside + isinstance(node, _NESTING)
-        yield node, depth
-        waiting.extend((child, depth) for child in ast.iter_child_nodes(node))
+        depth = outside
+        if isinstance(node, _BLOCKS):
+            depth += 1
+            yield node, depth
+        for child in ast.iter_child_nodes(node):
+            # `elif` is an `if` within an `else`, but nobody reads it as nested
+            is_elif = isinstance(node, ast.If) and isinstance(child, ast.If) and node.orelse == [child]
+            waiting.append((child, outside if is_elif else depth))
