@@ -41,7 +41,7 @@ class CreateBatchResponse(Struct, frozen=True, rename="camel"):
 
 
 class BatchItem(Struct, frozen=True, gc=False):
-    """A line of the item stream, and (with an index) an item of a one-shot body."""
+    """A line of the item stream. ``index`` is its place among the results, and what a repeated line is known by."""
 
     index: ItemIndex
     task: TaskId

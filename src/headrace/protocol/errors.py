@@ -5,7 +5,23 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from msgspec import UNSET, Struct, UnsetType
+
 _PATH: Final = re.compile(r" - at `(?:key in )?\$(.*?)`$")
+
+_WORDED: Final = {
+    ("idempotencyKey", "Expected `str` of length <= 2048"): "idempotencyKey must be 2048 characters or less",
+}
+"""Sentences that published clients know, by the last part of the path and what msgspec says."""
+
+
+class ErrorBody(Struct, frozen=True):
+    """What every error answers with. ``error`` is the sentence; the rest stands beside it where access was refused."""
+
+    error: str
+    code: str | UnsetType = UNSET
+    param: str | UnsetType = UNSET
+    type: str | UnsetType = UNSET
 
 
 def describe_validation_error(error: Exception) -> str:
@@ -19,11 +35,10 @@ def describe_validation_error(error: Exception) -> str:
     'Validation error: Expected `int`, got `str` at "[...]"'
     """
     text = str(error)
-    if found := _PATH.search(text):
-        path = found[1].removeprefix(".")
-        return (
-            f'Validation error: {text[: found.start()]} at "{path}"'
-            if path
-            else f"Validation error: {text[: found.start()]}"
-        )
-    return f"Validation error: {text}"
+    found = _PATH.search(text)
+    if found is None:
+        return f"Validation error: {text}"
+    path = found[1].removeprefix(".")
+    problem = text[: found.start()]
+    problem = _WORDED.get((path.rpartition(".")[2], problem), problem)
+    return f'Validation error: {problem} at "{path}"' if path else f"Validation error: {problem}"

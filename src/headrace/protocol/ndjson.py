@@ -17,7 +17,8 @@ from typing import Final, Literal
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from headrace.protocol.batches import BatchItem, ItemIndex, TaskId
+from headrace.ids import MAX_ITEM_INDEX
+from headrace.protocol.batches import BatchItem, TaskId
 from headrace.protocol.errors import describe_validation_error
 from headrace.protocol.heads import HEAD_SIZE, LineHead, find_head
 from headrace.protocol.options import RunOptions
@@ -92,11 +93,6 @@ class ItemDecoder:
         self._size = 0  # of that line, held or not
         self._head: LineHead | None = None
         self._ended = False
-
-    @property
-    def retained(self) -> int:
-        """Bytes held for the line that has not ended."""
-        return len(self._pending)
 
     def feed(self, data: bytes | bytearray | memoryview) -> list[Line]:
         """The lines that ``data`` completes; nothing more after a BadLine."""
@@ -215,14 +211,11 @@ def _decode_unusual(text: str) -> BatchItem:
     try:
         return _decode_item(text)
     except msgspec.ValidationError:
-        try:
-            item = _decode_float_indexed(text)
-        except msgspec.ValidationError:
-            item = None
-        if item is None or not item.index.is_integer():
+        index = _find_index(text)
+        if index is None or index > MAX_ITEM_INDEX or bytes(_decode_members(text)["index"]).isdigit():
             raise
-        index = msgspec.convert(int(item.index), ItemIndex)
-        return BatchItem(index, item.task, item.payload, item.options)
+    item = _decode_float_indexed(text)
+    return BatchItem(index, item.task, item.payload, item.options)
 
 
 def _find_index(text: str) -> int | None:
