@@ -54,7 +54,7 @@ class _Execution:
 
 
 class _Raised:
-    """What a thread's function raised, as a value: a future can't carry every exception (StopIteration)."""
+    """What a thread's function raised, as a value: neither a future nor a coroutine carries a StopIteration."""
 
     __slots__ = ("error",)
 
@@ -211,23 +211,21 @@ class Executor:
         if isinstance(arguments, Failure):
             return arguments
         value: Any = await task.fn(*arguments) if task.is_async else await self._call_in_thread(execution, arguments)
-        return encode_output(task, value)
+        return describe_exception(value.error) if isinstance(value, _Raised) else encode_output(task, value)
 
     async def _call_in_thread(self, execution: _Execution, arguments: tuple[Any, ...]) -> Any:
         context = contextvars.copy_context()
         future = self._threads.submit(context.run, _call_function, execution.task.fn, arguments)
         execution.future = future
         value = await asyncio.wrap_future(future)
-        if isinstance(value, _Raised):
-            raise value.error
         return await value if inspect.isawaitable(value) else value
 
     def _explain(self, execution: _Execution, error: BaseException) -> Finish | None:
         """What to report of an attempt that ended with an exception: nothing where we ended it for good."""
-        if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        if isinstance(error, asyncio.CancelledError):
             if execution.cut == "timeout":
                 return self._fail(execution, describe_timeout(execution.limit or 0.0))
-            if execution.cut is not None or isinstance(error, GeneratorExit):
+            if execution.cut == "dropped":
                 return None
         return self._fail(execution, describe_exception(error))
 

@@ -95,7 +95,7 @@ async def _work(
     engine = await Engine.open(settings, listen=True)
     stop_sweeps = asyncio.Event()
     try:
-        worker = Worker(engine, tasks.values(), settings, queues)
+        worker = Worker(engine, tasks.values(), queues=queues)
         _mind_signals(worker)
         _serve_metrics(settings)
         gc.freeze()  # what is there now stays: the collector need not look at it again

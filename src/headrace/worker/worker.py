@@ -13,7 +13,6 @@ from headrace.engine.engine import Engine
 from headrace.engine.outcomes import WorkerLease
 from headrace.engine.workers import TaskRegistration, retire_worker
 from headrace.errors import ConfigurationError
-from headrace.settings import Settings
 from headrace.store.store import DATABASE_ERRORS
 from headrace.tasks import Task
 from headrace.worker.claimer import Claimer
@@ -49,9 +48,9 @@ class WorkerStatus:
 
 
 class Worker:
-    """Executes runs of ``tasks`` in the environment that the settings name.
+    """Executes runs of ``tasks`` in the environment that the engine's settings name.
 
-        worker = Worker(engine, [resize, census], settings)
+        worker = Worker(engine, [resize, census])
         await worker.run()      # until worker.stop() is called, and what runs has ended
 
     ``queues`` narrows it to runs on those queues. Raises ConfigurationError where there is no task, or where a task with
@@ -62,14 +61,13 @@ class Worker:
         self,
         engine: Engine,
         tasks: Iterable[Task[Any, Any]],
-        settings: Settings | None = None,
+        *,
         queues: Sequence[str] | None = None,
     ) -> None:
         known = {task.id: task for task in tasks}
         if not known:
             raise ConfigurationError("A worker needs at least one task.")
         self._engine = engine
-        self._settings = settings or engine.settings
         self._tenure = Tenure(
             engine,
             [TaskRegistration(task.id, task.queue, task.retry.max_attempts) for task in known.values()],
@@ -155,9 +153,9 @@ class Worker:
     async def _drain(self, claiming: asyncio.Task[None]) -> bool:
         self._state = "draining"
         self._claimer.stop()
-        _log.info("worker draining", executing=self._executor.used, timeout=self._settings.drain_timeout)
+        _log.info("worker draining", executing=self._executor.used, timeout=self._engine.settings.drain_timeout)
         await self._unless_forced(asyncio.wait({claiming}))
-        ended = await self._unless_forced(self._executor.wait_free(self._settings.drain_timeout))
+        ended = await self._unless_forced(self._executor.wait_free(self._engine.settings.drain_timeout))
         if not ended:
             _log.warning(
                 "runs cut off: they are queued again", executing=self._executor.used, forced=self._forced.is_set()
