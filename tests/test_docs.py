@@ -1,0 +1,177 @@
+"""The documentation says what is there: its links lead somewhere, the tests that it names exist, its tables are complete.
+
+``python -m tests.test_docs --write`` writes docs/reference/settings.md anew.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Annotated, get_args, get_origin, get_type_hints
+
+import pytest
+
+from headrace.protocol.statuses import BatchStatus, RunStatus
+from headrace.settings import PREFIX, Setting, Settings
+
+ROOT = Path(__file__).parent.parent
+SETTINGS = ROOT / "docs" / "reference" / "settings.md"
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "tests").glob("*.md")])
+LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)")
+NAMED_TEST = re.compile(r"`((?:[\w.-]+/)*test_\w+\.py)::(\w+)`")
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+IDS = [str(page.relative_to(ROOT)) for page in PAGES]
+
+_SETTINGS_HEAD = """\
+# Settings
+
+<!-- Written from headrace.settings by: python -m tests.test_docs --write -->
+
+Every setting is a variable of the environment. Options of commands go before it: `--port 80` before `HEADRACE_PORT`. Sizes
+are bytes; times are seconds, or durations such as `30s`, `5m`, `1h30m`, `2d`. A value that can't work is refused at the
+start, with a sentence that names the variable.
+
+Without `HEADRACE_DATABASE_URL`, `DATABASE_URL` is used. `HEADRACE_LEASE` has to be at least twice `HEADRACE_HEARTBEAT`.
+
+| Variable | Default | Allowed | Meaning |
+|---|---|---|---|
+"""
+_SIZES = {"offload_threshold", "item_max_size", "body_max_size", "ingest_chunk_bytes"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_links_lead_somewhere(page: Path) -> None:
+    """A relative link names a file of the tree, and a heading in it where it names one."""
+    broken: list[str] = []
+    for _, target in list_links(page):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        found = (page.parent / name).resolve() if name else page
+        if not found.exists() or (anchor and anchor not in list_anchors(found)):
+            broken.append(target)
+    assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_tests_that_are_named_exist(page: Path) -> None:
+    """``[`test_x`](path)`` and ```folder/test_file.py::test_x```, the latter from tests/ on."""
+    named = [
+        ((page.parent / target).resolve(), text.strip("`"))
+        for text, target in list_links(page)
+        if text.startswith("`test_")
+    ]
+    named += [(ROOT / "tests" / file, name) for file, name in NAMED_TEST.findall(read_prose(page))]
+    missing = [f"{file.name}::{name}" for file, name in named if not file.is_file() or name not in list_tests(file)]
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_examples_in_python_are_python(page: Path) -> None:
+    """They compile, and what they import from headrace is there."""
+    absent: list[str] = []
+    for example in PYTHON.findall(page.read_text(encoding="utf-8")):
+        tree = ast.parse(example)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "headrace":
+                module = __import__(str(node.module), fromlist=["_"])
+                absent += [f"{node.module}.{alias.name}" for alias in node.names if not hasattr(module, alias.name)]
+    assert absent == []
+
+
+def test_the_page_of_settings_is_what_the_settings_are() -> None:
+    assert SETTINGS.read_text(encoding="utf-8") == format_settings(), "run: python -m tests.test_docs --write"
+
+
+def test_the_page_of_statuses_has_every_status() -> None:
+    text = (ROOT / "docs" / "reference" / "statuses.md").read_text(encoding="utf-8")
+    rows = set(re.findall(r"^\| `([A-Z_]+)` \|", text, re.MULTILINE))
+    assert rows == {str(status) for status in (*RunStatus, *BatchStatus)}
+
+
+def test_the_index_names_every_page() -> None:
+    index = ROOT / "docs" / "README.md"
+    named = {(index.parent / target).resolve() for _, target in list_links(index)}
+    pages = {page for page in PAGES if (ROOT / "docs") in page.parents and page != index}
+    assert pages - named == set()
+
+
+def test_the_checklist_has_every_item_once() -> None:
+    text = (ROOT / "tests" / "CHECKLIST.md").read_text(encoding="utf-8")
+    rows = [int(number) for number in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)]
+    assert rows == [*range(1, 54), *range(103, 113)]
+
+
+def format_settings() -> str:
+    """The page of reference that follows from ``headrace.settings``."""
+    rows = [
+        f"| `{PREFIX}{name.upper()}` | {_describe_default(name, default)} | {_describe_limits(kind, setting)} | {setting.meaning} |"
+        for name, kind, setting, default in _list_settings()
+    ]
+    return _SETTINGS_HEAD + "\n".join(rows) + "\n"
+
+
+def list_links(page: Path) -> list[tuple[str, str]]:
+    return LINK.findall(read_prose(page))
+
+
+@cache
+def read_prose(page: Path) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+@cache
+def list_anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", read_prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@cache
+def list_tests(file: Path) -> set[str]:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
+def _list_settings() -> Iterator[tuple[str, type, Setting, object]]:
+    defaults = Settings()
+    for name, hint in get_type_hints(Settings, include_extras=True).items():
+        if get_origin(hint) is Annotated:
+            kind, setting = get_args(hint)
+            yield name, kind, setting, getattr(defaults, name)
+
+
+def _describe_default(name: str, value: object) -> str:
+    if value == "":
+        return ""
+    if isinstance(value, float):
+        return f"`{_spell_seconds(value)}`"
+    if name in _SIZES and isinstance(value, int):
+        return f"`{value}` ({value // 2**20} MiB)" if value >= 2**20 else f"`{value}` ({value // 1024} KiB)"
+    return f"`{value}`"
+
+
+def _describe_limits(kind: type, setting: Setting) -> str:
+    if setting.choices:
+        return ", ".join(f"`{choice}`" for choice in setting.choices)
+    if setting.at_least is None:
+        return ""
+    least = _spell_seconds(setting.at_least) if kind is float else f"{setting.at_least:g}"
+    return f"{least} or more"
+
+
+def _spell_seconds(seconds: float) -> str:
+    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:g}{unit}"
+    return f"{seconds:g}s"
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["--write"]:
+        sys.exit("python -m tests.test_docs --write")
+    SETTINGS.write_text(format_settings(), encoding="utf-8")
