@@ -156,7 +156,7 @@ async def finish_all(engine: Engine, task: str = "t", *, fail: frozenset[int] = 
     finishes = [
         Finish(run.id, run.attempt, RunStatus.FAILED, error=error)
         if run.batch_index in fail
-        else Finish(run.id, run.attempt, RunStatus.COMPLETED, output=Packet(run.payload))
+        else Finish(run.id, run.attempt, RunStatus.COMPLETED, output=Packet(run.payload, run.payload_type))
         for run in claimed
     ]
     assert not await finish_runs(engine, lease, finishes)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from functools import cache
+from importlib.metadata import version
 from typing import Final
 
+import msgspec
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -14,9 +17,10 @@ from headrace.api import batches, health, items, limits, runs, tasks
 from headrace.api.access import AccessLog
 from headrace.api.authentication import require_authorization
 from headrace.api.errors import AnsweredError, answer_error, answer_missing
-from headrace.api.routing import Endpoint, build_routes
+from headrace.api.routing import Call, Endpoint, build_routes
 from headrace.engine.engine import Engine
 from headrace.protocol.batches import (
+    BatchItem,
     BatchResults,
     BatchV1,
     BatchV2,
@@ -27,96 +31,174 @@ from headrace.protocol.batches import (
     SealBatch,
     StreamItemsResponse,
 )
+from headrace.protocol.openapi import NDJSON_MEDIA, Operation, Parameter, build_document
 from headrace.protocol.runs import RunDetail, RunList, RunResult, TriggerResponse, TriggerTask
+
+_WAIT: Final = Parameter("wait", "query", "Seconds to wait for the end, at most 30; 0 answers at once", float)
+_REQUEST_ID: Final = Parameter(
+    batches.REQUEST_ID_HEADER, "header", "Names this request: sent again with the same one, it does nothing twice"
+)
+_KEY: Final = Parameter(tasks.KEY_HEADER, "header", "Idempotency key: while it holds, one run or batch stands for it")
+_KEY_TTL: Final = Parameter(tasks.KEY_TTL_HEADER, "header", "How long the key holds, such as 1h30m (default 30d)")
+_TRACE: Final = Parameter("traceparent", "header", "W3C Trace Context that the runs belong to")
+
+_FILTERS: Final = (
+    Parameter("filter[status]", "query", "Statuses, with commas between"),
+    Parameter("filter[taskIdentifier]", "query", "Task ids, with commas between"),
+    Parameter("filter[queue]", "query", "Queues, with commas between"),
+    Parameter("filter[tag]", "query", "Tags, with commas between"),
+    Parameter("filter[batch]", "query", "A batch id"),
+    Parameter("filter[createdAt][from]", "query", "ISO 8601, or milliseconds since 1970"),
+    Parameter("filter[createdAt][to]", "query", "ISO 8601, or milliseconds since 1970"),
+    Parameter("filter[createdAt][period]", "query", "Created within this long, such as 1h"),
+    Parameter("page[size]", "query", f"1 to {runs.MAX_PAGE}, default {runs.DEFAULT_PAGE}", int),
+    Parameter("page[after]", "query", "Runs older than this one"),
+    Parameter("page[before]", "query", "Runs newer than this one"),
+)
+
+
+async def answer_openapi(_: Call) -> Response:
+    """The OpenAPI document of these routes."""
+    return Response(_encode_document(), media_type="application/json")
+
 
 ENDPOINTS: Final = (
     Endpoint(
-        "POST",
-        "/api/v3/batches",
+        Operation(
+            "POST",
+            "/api/v3/batches",
+            "Create a batch (phase 1)",
+            request=CreateBatch,
+            responses={202: CreateBatchResponse, 200: CreateBatchResponse},
+            parameters=(_REQUEST_ID, _TRACE),
+        ),
         batches.create_batch,
-        "Create a batch",
         max_body=lambda _: limits.CREATE_BATCH_MAX_SIZE,
-        request_type=CreateBatch,
-        response_types={202: CreateBatchResponse, 200: CreateBatchResponse},
     ),
     Endpoint(
-        "POST",
-        "/api/v3/batches/{batch_id}/items",
+        Operation(
+            "POST",
+            "/api/v3/batches/{batch_id}/items",
+            "Stream the items of a batch (phase 2)",
+            request=BatchItem,
+            request_media=NDJSON_MEDIA,
+            responses={200: StreamItemsResponse},
+            parameters=(
+                Parameter(items.PARTIAL_HEADER, "header", "1: a segment of several; nothing is sealed after it"),
+                Parameter(items.RUN_COUNT_HEADER, "header", "The final count of an open-ended batch", int),
+            ),
+        ),
         items.stream_items,
-        "Stream the items of a batch, as NDJSON",
         precheck=items.refuse_content_type,
-        response_types={200: StreamItemsResponse},
         wrong_method="Method not allowed. Use POST to stream batch items.",
     ),
     Endpoint(
-        "POST",
-        "/api/v3/batches/{batch_id}/seal",
+        Operation(
+            "POST",
+            "/api/v3/batches/{batch_id}/seal",
+            "Name the final count of an open-ended batch, and seal it",
+            request=SealBatch,
+            responses={200: StreamItemsResponse},
+        ),
         batches.seal_batch,
-        "Name the final count of an open-ended batch",
         max_body=lambda _: limits.CREATE_BATCH_MAX_SIZE,
-        request_type=SealBatch,
-        response_types={200: StreamItemsResponse},
     ),
     Endpoint(
-        "GET",
-        "/api/v1/batches/{batch_id}",
+        Operation(
+            "GET", "/api/v1/batches/{batch_id}", "Retrieve a batch, in the older shape", responses={200: BatchV1}
+        ),
         batches.retrieve_batch_v1,
-        "Retrieve a batch, in the older shape",
-        response_types={200: BatchV1},
     ),
     Endpoint(
-        "GET",
-        "/api/v2/batches/{batch_id}",
+        Operation(
+            "GET",
+            "/api/v2/batches/{batch_id}",
+            "Retrieve a batch, at once or when it has ended",
+            responses={200: BatchV2},
+            parameters=(_WAIT,),
+        ),
         batches.retrieve_batch_v2,
-        "Retrieve a batch, at once or when it has ended",
-        response_types={200: BatchV2},
     ),
     Endpoint(
-        "GET",
-        "/api/v1/batches/{batch_id}/results",
+        Operation(
+            "GET",
+            "/api/v1/batches/{batch_id}/results",
+            "List how the ended items of a batch ended",
+            responses={200: BatchResults},
+            parameters=(
+                Parameter("after", "query", "Only items with an index above this one", int),
+                Parameter("limit", "query", f"At most so many items, up to {batches.MAX_PAGE}; default: all", int),
+            ),
+        ),
         batches.list_results,
-        "List how the ended items of a batch ended",
-        response_types={200: BatchResults},
     ),
     Endpoint(
-        "POST",
-        "/api/v1/tasks/{task_id}/trigger",
+        Operation(
+            "POST",
+            "/api/v1/tasks/{task_id}/trigger",
+            "Trigger a run",
+            request=TriggerTask,
+            responses={200: TriggerResponse},
+            parameters=(_REQUEST_ID, _KEY, _KEY_TTL, _TRACE),
+        ),
         tasks.trigger_task,
-        "Trigger a run",
         max_body=lambda settings: settings.body_max_size,
-        request_type=TriggerTask,
-        response_types={200: TriggerResponse},
     ),
     Endpoint(
-        "POST",
-        "/api/v2/tasks/batch",
+        Operation(
+            "POST",
+            "/api/v2/tasks/batch",
+            "Submit a small batch in one request",
+            request=OneShotBatch,
+            responses={202: OneShotBatchResponse, 200: OneShotBatchResponse},
+            parameters=(_REQUEST_ID, _KEY, _KEY_TTL, _TRACE),
+        ),
         tasks.submit_batch,
-        "Submit a small batch in one request",
         max_body=lambda settings: settings.body_max_size,
-        request_type=OneShotBatch,
-        response_types={202: OneShotBatchResponse, 200: OneShotBatchResponse},
     ),
-    Endpoint("GET", "/api/v1/runs", runs.list_runs, "List runs", response_types={200: RunList}),
-    Endpoint("GET", "/api/v3/runs/{run_id}", runs.retrieve_run, "Retrieve a run", response_types={200: RunDetail}),
     Endpoint(
-        "GET",
-        "/api/v1/runs/{run_id}/result",
-        runs.retrieve_result,
-        "Retrieve how a run ended, at once or when it has",
-        response_types={200: RunResult},
+        Operation("GET", "/api/v1/runs", "List runs", responses={200: RunList}, parameters=_FILTERS), runs.list_runs
     ),
-    Endpoint("GET", "/metrics", health.answer_metrics, "What this server counts, for Prometheus"),
+    Endpoint(
+        Operation("GET", "/api/v3/runs/{run_id}", "Retrieve a run", responses={200: RunDetail}), runs.retrieve_run
+    ),
+    Endpoint(
+        Operation(
+            "GET",
+            "/api/v1/runs/{run_id}/result",
+            "Retrieve how a run ended, at once or when it has",
+            responses={200: RunResult, 202: None},
+            parameters=(_WAIT,),
+        ),
+        runs.retrieve_result,
+    ),
+    Endpoint(
+        Operation("GET", "/metrics", "What this server counts, for Prometheus", responses={200: None}),
+        health.answer_metrics,
+    ),
+    Endpoint(Operation("GET", "/openapi.json", "This document", responses={200: None}), answer_openapi),
+)
+
+HEALTH: Final = (
+    Operation("GET", "/healthz", "Whether this server lives", responses={200: None}, needs_key=False),
+    Operation("GET", "/readyz", "Whether this server can work", responses={200: None, 503: None}, needs_key=False),
 )
 
 
 def build_app(engine: Engine, stopping: asyncio.Event | None = None) -> Starlette:
-    """The application over an open engine. Once ``stopping`` is set, long polls end and ``/readyz`` says no."""
+    """The application over an open engine. Once ``stopping`` is set, long polls end."""
     stop = stopping or asyncio.Event()
     return Starlette(
-        routes=[*build_routes(engine, stop, ENDPOINTS), *health.build_health_routes(engine, stop)],
+        routes=[*build_routes(engine, stop, ENDPOINTS), *health.build_health_routes(engine)],
         middleware=[Middleware(AccessLog)],
         exception_handlers={404: _answer_unknown_path, 405: _answer_wrong_method},
     )
+
+
+@cache
+def _encode_document() -> bytes:
+    operations = [*(endpoint.operation for endpoint in ENDPOINTS), *HEALTH]
+    return msgspec.json.encode(build_document(operations, title="headrace", version=version("headrace")))
 
 
 async def _answer_unknown_path(request: Request, _: Exception) -> Response:

@@ -34,10 +34,10 @@ async def authenticate(engine: Engine, request: Request) -> Caller:
 
 
 async def _read_public_token(engine: Engine, token: str) -> Caller:
-    environment_id = tokens.read_subject(token)
-    if environment_id is not None:
+    subject = tokens.read_subject(token)
+    if subject is not None:
         known = await environments.list_environments(engine)
-        environment = next((one for one in known if one.id == environment_id), None)
+        environment = next((one for one in known if str(one.id) == subject), None)
         scopes = tokens.check_token(environment, token) if environment else None
         if environment is not None and scopes is not None:
             return Caller(environment, scopes)

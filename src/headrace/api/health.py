@@ -24,15 +24,13 @@ async def answer_metrics(call: Call) -> Response:
     return Response(metrics.render_metrics(), headers={"content-type": metrics.CONTENT_TYPE})
 
 
-def build_health_routes(engine: Engine, stopping: asyncio.Event) -> Sequence[Route]:
+def build_health_routes(engine: Engine) -> Sequence[Route]:
     """The routes that need no key: a load balancer and an orchestrator ask them."""
 
     async def answer_alive(_: Request) -> Response:
         return answer_json(200, {"status": "ok"})
 
     async def answer_ready(request: Request) -> Response:
-        if stopping.is_set():
-            return answer_json(503, {"status": "stopping"})
         try:
             async with asyncio.timeout(2):
                 await check_database(engine)

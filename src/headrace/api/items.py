@@ -41,6 +41,9 @@ from headrace.engine.outcomes import (
 from headrace.protocol.batches import StreamItemsResponse
 from headrace.protocol.ndjson import BadLine, ItemDecoder, Line, ParsedItem
 
+RUN_COUNT_HEADER: Final = "x-headrace-run-count"
+PARTIAL_HEADER: Final = "x-headrace-partial"
+
 CLIENT_GONE: Final = 499
 """What the access log shows for a stream that was cut: nobody is there to be answered."""
 
@@ -97,7 +100,7 @@ async def stream_items(call: Call) -> Response:
     if batch_id is None:
         raise AnsweredError(answer_error(400, f"Invalid batchFriendlyId: {text}"))
     run_count = _read_run_count(call.request)
-    partial = call.request.headers.get("x-headrace-partial") == "1"
+    partial = call.request.headers.get(PARTIAL_HEADER) == "1"
     settings = call.settings
     body = ItemBody(call.request.receive, max_line=settings.item_max_size, max_silence=settings.seal_timeout)
     may_trigger = _restriction(call, text)
@@ -225,10 +228,11 @@ def _may_send(line: Line, may_trigger: Callable[[str], bool]) -> bool:
 
 
 def _read_run_count(request: Request) -> int | None:
-    name = "x-headrace-run-count"
+    name = RUN_COUNT_HEADER
     text = request.headers.get(name)
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit()) or not 0 < int(text) <= ids.MAX_ITEM_INDEX:
+    count = limits.parse_whole(text)
+    if count is None or not 0 < count <= ids.MAX_ITEM_INDEX:
         raise limits.bad_header(name, f"{name} must be a whole number from 1 to {ids.MAX_ITEM_INDEX}")
-    return int(text)
+    return count

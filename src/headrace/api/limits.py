@@ -11,15 +11,22 @@ from headrace.api.errors import AnsweredError, answer_error
 CREATE_BATCH_MAX_SIZE: Final = 131_072
 """Longest body of a request that creates a batch, in bytes."""
 
+_MOST_DIGITS: Final = 18
+
 KEY_MAX_LENGTH: Final = 2048
 """Longest idempotency key, in characters."""
 
 
 def check_content_length(request: Request, maximum: int) -> None:
     """Raises AnsweredError (413) unless the request names the length of its body, and that is at most ``maximum``."""
-    text = request.headers.get("content-length", "")
-    if not (text.isascii() and text.isdigit()) or int(text) > maximum:
+    length = parse_whole(request.headers.get("content-length", ""))
+    if length is None or length > maximum:
         raise AnsweredError(answer_error(413, "Request body too large"))
+
+
+def parse_whole(text: str) -> int | None:
+    """The number that up to 18 decimal digits spell, 0 or more; None of anything else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else None
 
 
 def read_key_header(request: Request, name: str) -> str | None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 import structlog
 from starlette.middleware import Middleware
@@ -25,6 +25,7 @@ from headrace.api.authentication import authenticate, require_authorization
 from headrace.api.callers import Caller
 from headrace.api.errors import answer_error, answer_exception
 from headrace.engine.engine import Engine
+from headrace.protocol.openapi import Operation
 from headrace.settings import Settings
 
 EXPOSED_HEADERS: Final = ("x-trigger-jwt", "x-trigger-jwt-claims", "x-should-retry", "retry-after", "x-ratelimit-reset")
@@ -69,19 +70,15 @@ Limit = Callable[[Settings], int]
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One row of the table of routes: what runs, what is checked before it, and what OpenAPI says about it.
+    """One row of the table of routes: what it is on the wire, what runs, and what is checked before that.
 
     ``max_body`` gives the longest body in bytes (then a Content-Length is demanded); None takes a stream, or no body.
     """
 
-    method: str
-    path: str
+    operation: Operation
     handle: Handler
-    summary: str
     max_body: Limit | None = None
     precheck: Callable[[Request], Response | None] | None = None
-    request_type: Any = None
-    response_types: Mapping[int, Any] = field(default_factory=dict[int, Any])
     wrong_method: str = "Method not allowed"
 
 
@@ -89,7 +86,7 @@ def build_routes(engine: Engine, stopping: asyncio.Event, endpoints: Sequence[En
     """Starlette's routes of a table: one a path, whatever the number of its methods."""
     by_path: dict[str, list[Endpoint]] = {}
     for endpoint in endpoints:
-        by_path.setdefault(endpoint.path, []).append(endpoint)
+        by_path.setdefault(endpoint.operation.path, []).append(endpoint)
     return [
         Route(path, _PathApp(engine, stopping, rows), middleware=[_cors(rows)], name=path)
         for path, rows in by_path.items()
@@ -101,7 +98,7 @@ def _cors(rows: Sequence[Endpoint]) -> Middleware:
     return Middleware(
         CORSMiddleware,
         allow_origins=["*"],
-        allow_methods=[row.method for row in rows],
+        allow_methods=[row.operation.method for row in rows],
         allow_headers=["*"],
         expose_headers=list(EXPOSED_HEADERS),
         max_age=300,
@@ -114,7 +111,7 @@ class _PathApp:
     def __init__(self, engine: Engine, stopping: asyncio.Event, rows: Sequence[Endpoint]) -> None:
         self._engine = engine
         self._stopping = stopping
-        self._rows = {row.method: row for row in rows}
+        self._rows = {row.operation.method: row for row in rows}
         if "GET" in self._rows:
             self._rows["HEAD"] = self._rows["GET"]
         self._allow = ", ".join(self._rows)
@@ -129,7 +126,7 @@ class _PathApp:
             try:
                 response = await self._run(endpoint, request)
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the last floor: each gets an answer
-                response = answer_exception(error, endpoint.path)
+                response = answer_exception(error, endpoint.operation.path)
         await response(scope, receive, send)
 
     async def _run(self, endpoint: Endpoint, request: Request) -> Response:

@@ -50,7 +50,8 @@ async def list_runs(call: Call) -> Response:
     after, before = _read_run_id(call, "page[after]"), _read_run_id(call, "page[before]")
     if after and before:
         raise limits.bad_query("page[before]", "give page[after] or page[before], not both")
-    size = _read(call, "page[size]", int, "a whole number") or DEFAULT_PAGE
+    given = _read(call, "page[size]", int, "a whole number")
+    size = DEFAULT_PAGE if given is None else given
     if not 1 <= size <= MAX_PAGE:
         raise limits.bad_query("page[size]", f"page[size] must be from 1 to {MAX_PAGE}")
     batch = ids.format_batch_id(wanted.batch_id) if wanted.batch_id else None
@@ -124,7 +125,7 @@ def _read(call: Call, name: str, parse: Callable[[str], T], what: str) -> T | No
         return None
     try:
         return parse(text)
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, OSError):  # of which dates far away raise either
         raise limits.bad_query(name, f"{name} must be {what}") from None
 
 

@@ -45,14 +45,14 @@ def looks_like_token(credential: str) -> bool:
     return credential.count(".") == 2
 
 
-def read_subject(token: str) -> int | None:
+def read_subject(token: str) -> str | None:
     """The environment id that a token *claims*: only good for finding the secret that then checks the token."""
     try:
         claims = _decode(token, options={"verify_signature": False}, algorithms=_ALGORITHMS)
     except jwt.InvalidTokenError:
         return None
     subject = claims.get("sub")
-    return int(subject) if isinstance(subject, str) and subject.isascii() and subject.isdigit() else None
+    return subject if isinstance(subject, str) else None
 
 
 def check_token(environment: Environment, token: str) -> frozenset[str] | None:
