@@ -255,7 +255,17 @@ def test_index_and_task_of_a_head() -> None:
 
 
 @pytest.mark.parametrize(
-    "start", [b"", b" ", b"{", b"{}", b"7", b'"index": 1, "task": "t", ', b'["index", 1, {"index": 2}, ']
+    "start",
+    [
+        b"",
+        b" ",
+        b"{",
+        b"{}",
+        b"7",
+        b'"index": 1, "task": "t", ',
+        b'["index", 1, {"index": 2}, ',
+        b'["index": 3, "task": "t", ',
+    ],
 )
 def test_no_head(start: bytes) -> None:
     """Checklist 42, mended: no index is None and never -1, so that nobody can take it for one (fault 15)."""
@@ -315,6 +325,24 @@ def test_a_number_that_a_head_cuts_off_is_not_taken() -> None:
 def test_a_task_behind_the_head_is_unknown() -> None:
     body = b'{"index": 3, "payload": "' + b"x" * HEAD_SIZE + b'", "task": "t"}'
     assert decode(body) == [OversizedItem(1, 3, "unknown", len(body), LIMIT)]
+
+
+@pytest.mark.parametrize("size", [1, 100, 100_000])
+def test_a_line_at_the_limit_is_read_and_one_above_is_not(size: int) -> None:
+    """Also where the limit is longer than a head."""
+    body = line(1, "x" * 2 * HEAD_SIZE)
+    assert items(decode(*cut(body, size), max_line=len(body))) == [(1, 1, "t", "x" * 2 * HEAD_SIZE)]
+    assert decode(*cut(body, size), max_line=len(body) - 1) == [OversizedItem(1, 1, "t", len(body), len(body) - 1)]
+
+
+@pytest.mark.parametrize("size", [1, 100, 5_000, 100_000])
+@pytest.mark.parametrize("max_line", [LIMIT, 2 * HEAD_SIZE])
+def test_a_head_is_looked_at_to_its_end(size: int, max_line: int) -> None:
+    """Whatever the limit and the pieces."""
+    start = b'{"payload": "' + b"x" * (HEAD_SIZE - 50) + b'", "index": 3, "task": "t"'
+    body = start + b', "more": "' + b"y" * 2 * HEAD_SIZE
+    assert decode(*cut(body + b"\n", size), max_line=max_line) == [OversizedItem(1, 3, "t", len(body), max_line)]
+    assert bad(decode(*cut(b" " * 50 + body + b"\n", size), max_line=max_line)).kind == "unidentifiable"
 
 
 def test_an_oversized_line_is_not_read() -> None:
