@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Final
@@ -9,20 +11,19 @@ from typing import Final
 from cyclopts import App, CycloptsError
 from cyclopts.config import Env
 
-from headrace.cli import bench, demo, dev, doctor, keys, migrate, processes
-from headrace.cli.batch import batch_app
-from headrace.cli.outcome import INTERRUPTED, OK, UNREACHABLE, USAGE, CommandError
+from headrace.cli.outcome import FAILED, INTERRUPTED, NOT_FOUND, OK, UNREACHABLE, USAGE, CommandError
 from headrace.cli.output import err
-from headrace.cli.run import run_app
 from headrace.errors import (
     ApiError,
     BatchTriggerError,
-    ClientError,
     ConfigurationError,
     ConnectionFailedError,
     HeadraceError,
 )
 from headrace.settings import PREFIX
+from headrace.store.store import DATABASE_ERRORS
+
+_REFUSED: Final = frozenset({401, 403})
 
 app: Final = App(
     name="headrace",
@@ -31,44 +32,76 @@ app: Final = App(
     version=version("headrace"),
     config=Env(PREFIX, command=False),
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,
 )
-app.command(dev.dev)
-app.command(processes.server)
-app.command(processes.worker)
-app.command(migrate.migrate)
-app.command(keys.keys_app)
-app.command(batch_app)
-app.command(run_app)
-app.command(demo.demo)
-app.command(bench.bench)
-app.command(doctor.doctor)
+# Named, not imported: a command loads what it needs and nothing of the others, so that each starts quickly.
+_COMMANDS: Final = {
+    "dev": ("headrace.cli.dev:dev", "Run everything on this machine: PostgreSQL, API server and worker."),
+    "server": ("headrace.cli.processes:server", "Serve the HTTP API."),
+    "worker": ("headrace.cli.processes:worker", "Execute runs of the tasks in a file or module."),
+    "migrate": ("headrace.cli.migrate:migrate", "Apply the migrations that the database lacks."),
+    "batch": ("headrace.cli.batch:batch_app", "Stream items as a batch; look at batches."),
+    "run": ("headrace.cli.run:run_app", "Look at runs."),
+    "keys": ("headrace.cli.keys:keys_app", "Create, list and revoke API keys."),
+    "bench": ("headrace.cli.bench:bench", "Measure headrace on this machine."),
+    "demo": ("headrace.cli.demo:demo", "Count what is in Python's standard library, one run a file."),
+    "doctor": ("headrace.cli.doctor:doctor", "Look at this installation and say what is wrong with it."),
+}
+for _name, (_where, _help) in _COMMANDS.items():
+    app.command(_where, name=_name, help=_help, sort_key=list(_COMMANDS).index(_name))
 
 
 def run_command(arguments: Sequence[str]) -> int:
-    """Runs a command line and returns its exit code; see ``headrace.cli.outcome``."""
+    """Runs a command line and returns its exit code; see ``headrace.cli.outcome``.
+
+    What is expected to go wrong becomes a sentence on stderr. Anything else is a fault of ours and keeps its traceback.
+    """
     try:
-        result = app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+        result: object = app(
+            list(arguments),
+            exit_on_error=False,
+            print_error=False,
+            result_action="return_value",
+        )
     except CycloptsError as error:
-        return _fail(f"{error} (`headrace --help` lists commands and options)", USAGE)
+        return _fail(
+            f"{str(error).strip()}\n`headrace --help` lists the commands, `headrace COMMAND --help` its options.", USAGE
+        )
     except CommandError as error:
         return _fail(str(error), error.code)
     except (ConfigurationError, ConnectionFailedError) as error:
         return _fail(str(error), UNREACHABLE)
     except ApiError as error:
-        return _fail(_explain_status(error), UNREACHABLE if error.status in {401, 403} else 1)
+        return _fail(*_explain_status(error))
     except BatchTriggerError as error:
-        return _fail(f"{error}{f' (batch {error.batch_id})' if error.batch_id else ''}", 1)
-    except (ClientError, HeadraceError) as error:
-        return _fail(str(error), 1)
+        code = UNREACHABLE if error.status in _REFUSED or isinstance(error.__cause__, ConnectionFailedError) else FAILED
+        return _fail(f"{error}{f' (batch {error.batch_id})' if error.batch_id else ''}", code)
+    except HeadraceError as error:
+        return _fail(str(error), FAILED)
+    except DATABASE_ERRORS as error:
+        return _explain_broken_pipe(error)
     except KeyboardInterrupt:
+        err.print("interrupted")
         return INTERRUPTED
     return result if isinstance(result, int) else OK
 
 
-def _explain_status(error: ApiError) -> str:
-    if error.status == 401:
-        return f"The server refused the key ({error.message}). Set HEADRACE_API_KEY; `headrace keys create` makes one."
-    return str(error)
+def _explain_status(error: ApiError) -> tuple[str, int]:
+    if error.status in _REFUSED:
+        advice = "Set HEADRACE_API_KEY or give --api-key; `headrace keys create` makes a key."
+        return f"The server refused the key ({error.message}). {advice}", UNREACHABLE
+    return f"The server answered {error.status}: {error.message}", NOT_FOUND if error.status == 404 else FAILED
+
+
+def _explain_broken_pipe(error: Exception) -> int:
+    if isinstance(error, BrokenPipeError):
+        # whoever read our output has had enough: nothing to say, and nobody to say it to
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    return _fail(
+        f"The database or the network broke off: {error or type(error).__name__}. Try again, or see `headrace doctor`.",
+        UNREACHABLE,
+    )
 
 
 def _fail(message: str, code: int) -> int:

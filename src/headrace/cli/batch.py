@@ -12,7 +12,8 @@ import msgspec
 from cyclopts import App, Parameter
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from headrace.cli.connection import ApiKey, ApiUrl, open_client
+from headrace.cli.connection import open_client
+from headrace.cli.options import ApiKey, ApiUrl, Json
 from headrace.cli.outcome import FAILED, NOT_FOUND, OK, USAGE, CommandError
 from headrace.cli.output import err, out, print_fields, print_json
 from headrace.errors import ApiError
@@ -22,8 +23,10 @@ batch_app: Final = App(name="batch", help="Stream items as a batch; look at batc
 
 @batch_app.command
 def run(
-    task: str,
-    items: str,
+    task: Annotated[str, Parameter(help="Id of the task that runs them", env_var="HEADRACE_BATCH_TASK")],
+    items: Annotated[
+        str, Parameter(help="A file with one JSON payload a line; - is stdin", env_var="HEADRACE_BATCH_ITEMS")
+    ],
     /,
     *,
     wait: Annotated[
@@ -36,18 +39,13 @@ def run(
         Path | None,
         Parameter(help="File for the results as NDJSON, in order; implies --wait", env_var="HEADRACE_BATCH_RESULTS"),
     ] = None,
-    json: bool = False,
+    json: Json = False,
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
 ) -> int:
     """Stream items, one run each.
 
     The file is read as it is sent, so its size does not matter; an interrupted connection is resumed.
-
-    Parameters
-    ----------
-    task: Id of the task that runs them.
-    items: A file with one JSON payload a line; - is stdin.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with ExitStack() as stack:
@@ -77,7 +75,14 @@ def run(
 
 
 @batch_app.command
-def show(batch_id: str, /, *, json: bool = False, api_url: ApiUrl = None, api_key: ApiKey = None) -> int:
+def show(
+    batch_id: Annotated[str, Parameter(help="Id of the batch")],
+    /,
+    *,
+    json: Json = False,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> int:
     """Show a batch: its status, how far it is, and which items could not become a run."""
     with open_client(api_url, api_key) as client:
         try:

@@ -1,17 +1,10 @@
-"""The client that commands talk to the server with, and the options that name the server."""
+"""The client that commands talk to the server with."""
 
 from __future__ import annotations
-
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from headrace.cli.outcome import UNREACHABLE, CommandError
 from headrace.sdk import Client
 from headrace.settings import Settings
-
-ApiUrl = Annotated[str | None, Parameter(help="Where the server is (default http://127.0.0.1:8030)")]
-ApiKey = Annotated[str | None, Parameter(help="The key to send")]
 
 
 def open_client(api_url: str | None, api_key: str | None) -> Client:

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback whose connections can all be cut at once: how the demo breaks a client's stream for real."""
+"""A TCP proxy on loopback that breaks a connection once, in mid-stream: how the demo cuts a client off for real."""
 
 from __future__ import annotations
 
@@ -6,52 +6,87 @@ import contextlib
 import socket
 import struct
 import threading
+from types import TracebackType
+from typing import Final
+
+_CHUNK: Final = 64 * 1024
+_RESET: Final = struct.pack("ii", 1, 0)
 
 
 class CuttingProxy:
-    """Forwards connections to a port of this machine until ``cut``, which resets them; new ones are taken again."""
+    """Forwards connections to a port of this machine, and resets the one that brings the client's sum over ``cut_after``.
 
-    def __init__(self, target_port: int) -> None:
+    Only once; every later connection lives. ``sent`` counts the bytes of the clients, ``cuts`` the connections cut
+    (``cut_at`` is what was sent by then), ``connections`` all of them.
+    """
+
+    def __init__(self, target_port: int, *, cut_after: int) -> None:
+        self.sent = 0
+        self.cuts = 0
+        self.cut_at = 0
+        self.connections = 0
         self._target_port = target_port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._live: list[socket.socket] = []
+        self._cut_after = cut_after
         self._lock = threading.Lock()
-        self.port: int = self._listener.getsockname()[1]
-        self.connections_cut = 0
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open: set[socket.socket] = set()
 
-    def cut(self) -> None:
-        """Resets every connection: both sides see it break in the middle of whatever they were saying."""
-        with self._lock:
-            live, self._live = self._live, []
-        for end in live:
-            with contextlib.suppress(OSError):
-                # no goodbye: a reset, with what was not sent yet thrown away
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
-        self.connections_cut += len(live) // 2
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
-    def close(self) -> None:
-        """Takes no more connections and cuts those that there are."""
+    def __enter__(self) -> CuttingProxy:
+        threading.Thread(target=self._accept, name="proxy", daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._listener.close()
-        self.cut()
+        with self._lock:
+            ends = list(self._open)
+        for end in ends:
+            _reset(end)
 
     def _accept(self) -> None:
         while True:
             try:
                 client, _ = self._listener.accept()
+            except OSError:
+                return  # closed
+            try:
                 server = socket.create_connection(("127.0.0.1", self._target_port))
             except OSError:
-                return
+                _reset(client)
+                continue
             with self._lock:
-                self._live += [client, server]
-            for source, sink in ((client, server), (server, client)):
-                threading.Thread(target=_forward, args=(source, sink), daemon=True).start()
+                self.connections += 1
+                self._open |= {client, server}
+            threading.Thread(target=self._forward, args=(client, server, True), daemon=True).start()
+            threading.Thread(target=self._forward, args=(server, client, False), daemon=True).start()
+
+    def _forward(self, source: socket.socket, sink: socket.socket, from_client: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(_CHUNK):
+                sink.sendall(data)
+                if from_client and self._is_due(len(data)):
+                    _reset(source)
+                    _reset(sink)
+            sink.shutdown(socket.SHUT_WR)
+        with self._lock:
+            self._open.discard(source)
+
+    def _is_due(self, size: int) -> bool:
+        with self._lock:
+            self.sent += size
+            due = not self.cuts and self.sent > self._cut_after
+            if due:
+                self.cuts, self.cut_at = self.cuts + 1, self.sent
+            return due
 
 
-def _forward(source: socket.socket, sink: socket.socket) -> None:
+def _reset(end: socket.socket) -> None:
+    """No goodbye: a reset, and what was not sent yet is thrown away."""
     with contextlib.suppress(OSError):
-        while data := source.recv(64 * 1024):
-            sink.sendall(data)
-        sink.shutdown(socket.SHUT_WR)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        end.shutdown(socket.SHUT_RD)  # wakes whoever reads from it in another thread
+    end.close()

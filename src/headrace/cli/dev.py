@@ -2,88 +2,84 @@
 
 from __future__ import annotations
 
-import signal
-import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 from watchfiles import PythonFilter, watch
 
 from headrace.cli.local import LocalHeadrace
-from headrace.cli.outcome import INTERRUPTED
-from headrace.cli.output import err, out
+from headrace.cli.options import Concurrency, Host, Json, Port, Tasks
+from headrace.cli.output import err, out, print_json
+from headrace.cli.supervisor import Child, heed_terminals
 from headrace.settings import Settings
+
+_LOOK: Final = 0.25
 
 
 def dev(
-    tasks: str,
+    tasks: Tasks,
     /,
     *,
-    port: int | None = None,
+    port: Port = None,
+    host: Host = None,
     data: Annotated[
         str | None,
-        Parameter(help="Folder for PostgreSQL and payloads (default .headrace)", env_var="HEADRACE_DATA_DIR"),
+        Parameter(help="Folder for PostgreSQL, payloads and the key (default .headrace)", env_var="HEADRACE_DATA_DIR"),
     ] = None,
     reload: Annotated[
         bool, Parameter(negative="--no-reload", help="Start the worker anew when a Python file changes")
     ] = True,
-    concurrency: int | None = None,
-) -> int:
+    concurrency: Concurrency = None,
+    json: Json = False,
+) -> None:
     """Run everything on this machine: embedded PostgreSQL, API server and worker.
 
-    With HEADRACE_DATABASE_URL set that database is used instead. Ctrl-C stops all of it.
-
-    Parameters
-    ----------
-    tasks: A Python file such as tasks.py, or a module such as shop.tasks.
-    port: Port of the API; 0 takes a free one (default 8030).
-    concurrency: Runs to execute at once (default 100).
+    With HEADRACE_DATABASE_URL set, that database is used instead. Ctrl-C stops all of it; a second one at once.
     """
-    settings = Settings.from_environment(port=port, data_dir=data, concurrency=concurrency)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    local = LocalHeadrace(settings)
-    try:
-        local.prepare()
-        local.start_server(settings.port or find_free_port(settings.host))
-        worker = local.add_child("worker", "worker", tasks, "--concurrency", str(settings.concurrency))
-        out.print(
-            f"headrace dev: {local.url}\nHEADRACE_API_URL={local.url}\nHEADRACE_API_KEY={local.key}", markup=False
-        )
-        for changes in _look_now_and_then(tasks, reload=reload):
-            if changes:
-                err.print(f"{len(changes)} file(s) changed: the worker starts anew")
-                worker.stop()
-                worker.start()
-            for child in local.children:
-                if said := child.look_after():
-                    err.print(said)
-    except KeyboardInterrupt:
-        err.print("stopping")
-    finally:
-        local.stop()
-    return INTERRUPTED
+    settings = Settings.from_environment(port=port, host=host, data_dir=data, concurrency=concurrency)
+    heed_terminals()
+    with LocalHeadrace(settings) as local:
+        local.start_server()
+        worker = local.start_worker(tasks)
+        _announce(local, json=json)
+        try:
+            _supervise(local, worker, _look_for_changes(tasks) if reload else _tick())
+        finally:
+            err.print("stopping")
 
 
-def find_free_port(host: str) -> int:
-    """A port that nothing uses at this moment."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+def _announce(local: LocalHeadrace, *, json: bool) -> None:
+    if json:
+        print_json({"apiUrl": local.url, "apiKey": local.key, "databaseUrl": local.database_url})
+        return
+    out.print(f"headrace serves on {local.url}; clients need", markup=False)
+    out.print(f"export HEADRACE_API_URL={local.url}\nexport HEADRACE_API_KEY={local.key}", markup=False)
 
 
-def _look_now_and_then(tasks: str, *, reload: bool) -> Any:
-    """Sets of changes, empty ones while nothing changes."""
-    if not reload:
-        return _tick()
-    folder = Path(tasks).absolute().parent if tasks.endswith(".py") else Path.cwd()
+def _supervise(local: LocalHeadrace, worker: Child, changes: Iterator[set[Any]]) -> None:
+    for changed in changes:
+        if changed:
+            names = sorted({Path(path).name for _, path in changed})
+            err.print(f"changed: {', '.join(names)}; the worker starts anew", markup=False)
+            worker.restart()
+        for child in local.children:
+            if said := child.look_after():
+                err.print(said, markup=False)
+
+
+def _look_for_changes(tasks: str) -> Iterator[set[Any]]:
+    """Sets of changes to Python files below the tasks' folder, empty ones while nothing changes."""
+    folder = Path(tasks.partition(":")[0]).absolute().parent if ".py" in tasks or "/" in tasks else Path.cwd()
+    timeout = int(_LOOK * 1000)
     return watch(
-        folder, watch_filter=PythonFilter(), yield_on_timeout=True, rust_timeout=500, raise_interrupt=True, step=100
+        folder, watch_filter=PythonFilter(), yield_on_timeout=True, rust_timeout=timeout, raise_interrupt=True, step=50
     )
 
 
-def _tick() -> Any:
+def _tick() -> Iterator[set[Any]]:
     while True:
-        time.sleep(0.5)
+        time.sleep(_LOOK)
         yield set()

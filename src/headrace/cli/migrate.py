@@ -7,22 +7,25 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from headrace.cli.options import DatabaseUrl, Json
 from headrace.cli.outcome import FAILED, OK
-from headrace.cli.output import out, print_json
+from headrace.cli.output import out, print_json, print_text
 from headrace.settings import Settings
 from headrace.store.migrate import Migration, find_missing_migrations, format_migrations, migrate_database
 
 
 def migrate(
     *,
-    check: Annotated[bool, Parameter(help="Apply nothing; exit code 1 if something is missing")] = False,
-    sql: Annotated[bool, Parameter(help="Print all migrations as one SQL script and do nothing else")] = False,
-    json: bool = False,
-    database_url: Annotated[str | None, Parameter(help="PostgreSQL to use; without it DATABASE_URL")] = None,
+    check: Annotated[bool, Parameter(negative="", help="Apply nothing; exit code 1 if something is missing")] = False,
+    sql: Annotated[
+        bool, Parameter(negative="", help="Print all migrations as one SQL script and do nothing else")
+    ] = False,
+    database_url: DatabaseUrl = None,
+    json: Json = False,
 ) -> int:
     """Apply the migrations that the database lacks, one process at a time."""
     if sql:
-        out.print(format_migrations(), markup=False, end="")
+        print_text(format_migrations())
         return OK
     url = Settings.from_environment(database_url=database_url).database_url
     changed = asyncio.run(find_missing_migrations(url) if check else migrate_database(url))

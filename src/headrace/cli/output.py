@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 out: Final = Console(highlight=False, soft_wrap=True)
 err: Final = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -15,7 +17,13 @@ err: Final = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def print_json(value: Any) -> None:
     """``value`` on stdout, as one line of JSON."""
-    out.print(msgspec.json.encode(value).decode("utf-8"), markup=False)
+    print_text(msgspec.json.encode(value).decode("utf-8") + "\n")
+
+
+def print_text(text: str) -> None:
+    """Text for programs on stdout: exactly as it is, at once, whatever is on the other end."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -24,7 +32,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
     out.print(table)
 
 

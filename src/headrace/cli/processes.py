@@ -2,61 +2,55 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Annotated, Final
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from headrace.api.main import run_server
-from headrace.cli.output import out
+from headrace.cli.options import Concurrency, DatabaseUrl, Host, Json, Port, Tasks
+from headrace.cli.output import out, print_json
+from headrace.cli.supervisor import end_with_supervisor
 from headrace.logs import set_up_logs
 from headrace.settings import Settings
-from headrace.worker.main import run_worker
-
-DatabaseUrl = Annotated[str | None, Parameter(help="PostgreSQL to use; without it DATABASE_URL")]
-_RUNNER: Final = "uvloop"
 
 
-def run_with_uvloop(coroutine: object) -> object:
-    """Runs a coroutine on uvloop where it is installed, else on asyncio's own loop."""
-    try:
-        import uvloop  # noqa: PLC0415 - not on every platform
-    except ImportError:
-        return asyncio.run(coroutine)  # pyright: ignore[reportArgumentType]
-    return uvloop.run(coroutine)  # pyright: ignore[reportArgumentType]
+def server(*, port: Port = None, host: Host = None, database_url: DatabaseUrl = None, json: Json = False) -> None:
+    """Serve the HTTP API. SIGTERM lets requests end first, a second one does not."""
+    import uvloop  # noqa: PLC0415 - the worker needs none of it
 
+    from headrace.api.main import run_server  # noqa: PLC0415
 
-def server(*, port: int | None = None, host: str | None = None, database_url: DatabaseUrl = None) -> int:
-    """Serve the HTTP API.
+    def announce(url: str) -> None:
+        if json:
+            print_json({"url": url})
+        else:
+            out.print(f"headrace serves on {url}", markup=False)
 
-    Parameters
-    ----------
-    port: Port to bind; 0 takes a free one (default 8030).
-    host: Address to bind (default 127.0.0.1).
-    """
     settings = Settings.from_environment(port=port, host=host, database_url=database_url)
     set_up_logs(settings)
-    run_with_uvloop(run_server(settings, announce=lambda url: out.print(f"headrace serves on {url}", markup=False)))
-    return 0
+    end_with_supervisor()
+    uvloop.run(run_server(settings, announce=announce))
 
 
 def worker(
-    tasks: str,
+    tasks: Tasks,
     /,
     *,
-    concurrency: int | None = None,
+    concurrency: Concurrency = None,
     queues: Annotated[str | None, Parameter(help="Queues to take runs from, with commas between; default: all")] = None,
     environment: Annotated[str | None, Parameter(help="Environment to serve: dev, staging or prod")] = None,
     database_url: DatabaseUrl = None,
+    json: Json = False,
 ) -> int:
-    """Execute runs of the tasks in a file or module.
+    """Execute runs of the tasks in a file or module. SIGTERM drains, a second one gives back what still runs."""
+    from headrace.worker.main import run_worker  # noqa: PLC0415 - the server needs none of it
 
-    Parameters
-    ----------
-    tasks: A Python file such as tasks.py, or a module such as shop.tasks.
-    concurrency: Runs to execute at once (default 100).
-    """
+    def announce() -> None:
+        if json:
+            print_json({"tasks": tasks, "environment": settings.environment, "queues": chosen})
+        else:
+            out.print(f"headrace works on {tasks} in environment {settings.environment}", markup=False)
+
     settings = Settings.from_environment(concurrency=concurrency, environment=environment, database_url=database_url)
-    set_up_logs(settings)
     chosen = [queue.strip() for queue in queues.split(",") if queue.strip()] if queues else None
-    return run_worker(settings, tasks, queues=chosen)
+    end_with_supervisor()
+    return run_worker(settings, tasks, queues=chosen, announce=announce)

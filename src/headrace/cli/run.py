@@ -6,7 +6,8 @@ from typing import Annotated, Any, Final
 
 from cyclopts import App, Parameter
 
-from headrace.cli.connection import ApiKey, ApiUrl, open_client
+from headrace.cli.connection import open_client
+from headrace.cli.options import ApiKey, ApiUrl, Json
 from headrace.cli.outcome import NOT_FOUND, OK, CommandError
 from headrace.cli.output import print_fields, print_json, print_table
 from headrace.errors import ApiError
@@ -15,7 +16,14 @@ run_app: Final = App(name="run", help="Look at runs.")
 
 
 @run_app.command
-def show(run_id: str, /, *, json: bool = False, api_url: ApiUrl = None, api_key: ApiKey = None) -> int:
+def show(
+    run_id: Annotated[str, Parameter(help="Id of the run")],
+    /,
+    *,
+    json: Json = False,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> int:
     """Show a run: its status, payload, result or error, and attempts."""
     with open_client(api_url, api_key) as client:
         try:
@@ -64,7 +72,7 @@ def list_(
     after: Annotated[
         str | None, Parameter(help="The cursor that the page before gave", env_var="HEADRACE_RUN_AFTER")
     ] = None,
-    json: bool = False,
+    json: Json = False,
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
 ) -> int:
