@@ -93,7 +93,7 @@ async def drain(engine: Engine, batch_id: UUID) -> BatchState:
     return batch
 
 
-@pytest.mark.parametrize("point", ["before:claim_keys", "after:claim_keys", "after:find_keys", "after:insert_batch"])
+@pytest.mark.parametrize("point", ["before:claim_keys", "after:claim_keys", "after:insert_batch"])
 async def test_create_killed_before_its_commit_leaves_nothing(engine: Engine, point: str) -> None:
     """3.5 rows 1 and 3: nothing is debited, scheduled or stored apart from the batch's own row."""
     await kill_at(engine, "create", point, "request-1")
@@ -116,7 +116,6 @@ async def test_create_whose_answer_is_lost_is_repeated_to_the_same_batch(engine:
         "after:lock_batch",
         "after:find_items",
         "after:claim_keys",
-        "after:find_keys",
         "after:insert_items",
         "after:watch_runs",
         "after:insert_aliases",
@@ -169,7 +168,6 @@ async def test_a_seal_that_starts_runs_does_both_or_neither(engine: Engine) -> N
     "point",
     [
         "after:claim_keys",
-        "after:find_keys",
         "after:insert_batch",
         "after:find_items",
         "after:find_lanes",
@@ -200,7 +198,7 @@ async def test_a_one_shot_batch_whose_answer_is_lost_is_found_again(engine: Engi
     await assert_invariants(engine)
 
 
-@pytest.mark.parametrize("point", ["after:claim_keys", "after:find_keys", "after:insert_run", "committed:insert_run"])
+@pytest.mark.parametrize("point", ["after:claim_keys", "after:insert_run", "committed:insert_run"])
 async def test_a_trigger_makes_one_run_however_it_was_cut(engine: Engine, point: str) -> None:
     await kill_at(engine, "trigger", point, "request-1")
     options = RunOptions(idempotency_key="once")
