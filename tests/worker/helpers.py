@@ -99,6 +99,11 @@ def starts(gate: Path) -> list[str]:
     return log.read_text().splitlines() if log.exists() else []
 
 
+def is_there(path: str) -> bool:
+    """Whether there is such a file."""
+    return Path(path).exists()
+
+
 def is_alive(pid: int) -> bool:
     """Whether there is such a process, other than as a zombie."""
     try:
@@ -139,7 +144,7 @@ class WorkerProcess:
         }
         folder = Path(self.settings.data_dir)
         with (folder / "worker.log").open("ab") as log:
-            self.process = subprocess.Popen(
+            self.process = subprocess.Popen(  # noqa: ASYNC220 - it does not wait
                 [sys.executable, str(Path(__file__).with_name("worker_main.py")), self.target],
                 env=environment,
                 stdout=subprocess.PIPE,

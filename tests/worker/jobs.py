@@ -24,6 +24,20 @@ ONCE = Retry(max_attempts=1)
 THRICE = Retry(max_attempts=3, min_delay=0.05, jitter=False)
 
 
+def note(gate: str, *pids: int) -> None:
+    """A line that a test reads: somebody started."""
+    with Path(gate + ".started").open("a", encoding="utf-8") as lines:
+        lines.write(" ".join(map(str, pids)) + "\n")
+
+
+def is_open(gate: str) -> bool:
+    return Path(gate).exists()
+
+
+def note_cancelled(gate: str) -> None:
+    Path(gate + ".cancelled").touch()
+
+
 class Point(msgspec.Struct):
     x: int
     y: int = 0
@@ -182,22 +196,20 @@ def crash_until(attempt: int) -> int:
 @task(id="w.wait", retry=ONCE)
 async def wait(gate: str) -> str:
     """Says that it started, and waits for a file to come; says so if it is cancelled."""
-    with Path(gate + ".started").open("a", encoding="utf-8") as log:
-        log.write(f"{os.getpid()}\n")
+    note(gate, os.getpid())
     try:
-        while not Path(gate).exists():
+        while not is_open(gate):
             await asyncio.sleep(0.01)
     except asyncio.CancelledError:
-        Path(gate + ".cancelled").touch()
+        note_cancelled(gate)
         raise
     return f"done by {os.getpid()}"
 
 
 @task(id="w.wait_in_thread", retry=ONCE)
 def wait_in_thread(gate: str) -> str:
-    with Path(gate + ".started").open("a", encoding="utf-8") as log:
-        log.write(f"{os.getpid()}\n")
-    while not Path(gate).exists():
+    note(gate, os.getpid())
+    while not is_open(gate):
         time.sleep(0.01)
     return f"done by {os.getpid()}"
 
@@ -206,9 +218,8 @@ def wait_in_thread(gate: str) -> str:
 def wait_in_process(gate: str) -> str:
     """Has a process of its own, too."""
     grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    with Path(gate + ".started").open("a", encoding="utf-8") as log:
-        log.write(f"{os.getpid()} {grandchild.pid}\n")
-    while not Path(gate).exists():
+    note(gate, os.getpid(), grandchild.pid)
+    while not is_open(gate):
         time.sleep(0.01)
     grandchild.kill()
     return f"done by {os.getpid()}"
@@ -217,9 +228,8 @@ def wait_in_process(gate: str) -> str:
 @task(id="w.stay", retry=ONCE)
 async def stay(gate: str) -> str:
     """Will not be cancelled."""
-    with Path(gate + ".started").open("a", encoding="utf-8") as log:
-        log.write(f"{os.getpid()}\n")
-    while not Path(gate).exists():
+    note(gate, os.getpid())
+    while not is_open(gate):
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(0.01)
     return "stayed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,9 @@ async def test_a_task_runs_with_its_payload_and_its_result_is_kept(engine: Engin
 
 
 @pytest.mark.parametrize("task", [jobs.add, jobs.add_in_thread, jobs.add_in_process])
-async def test_a_payload_that_the_task_does_not_take_fails_the_run_at_once(engine: Engine, task: Task[Any, Any]) -> None:
+async def test_a_payload_that_the_task_does_not_take_fails_the_run_at_once(
+    engine: Engine, task: Task[Any, Any]
+) -> None:
     async with working(engine, task):
         run = await execute(engine, task, {"x": "three"})
     assert (run.status, run.attempt) == (RunStatus.FAILED, 1)
@@ -133,7 +136,7 @@ async def test_a_failed_run_is_tried_again_and_each_attempt_is_recorded(engine: 
     assert "in fail" in str((attempts[0].error or {})["stackTrace"])
     waits = [
         (later.started_at - earlier.finished_at).total_seconds()
-        for earlier, later in zip(attempts, attempts[1:], strict=False)
+        for earlier, later in itertools.pairwise(attempts)
         if later.started_at is not None
     ]
     assert len(waits) == 2
@@ -166,7 +169,9 @@ async def test_large_results_and_payloads_lie_in_the_payload_store(engine: Engin
 
 async def test_a_payload_that_is_gone_from_the_store_fails_the_run(engine: Engine) -> None:
     async with working(engine, jobs.measure):
-        made = await runs.trigger_run(engine, 1, "w.measure", Packet(b"payloads/dev/no/such", STORED_TYPE), RunOptions())
+        made = await runs.trigger_run(
+            engine, 1, "w.measure", Packet(b"payloads/dev/no/such", STORED_TYPE), RunOptions()
+        )
         run = await await_end(engine, made.run_id)  # pyright: ignore[reportAttributeAccessIssue]
     assert run.status is RunStatus.FAILED
     assert run.error is not None

@@ -14,6 +14,7 @@ from headrace.ids import mint_run_id
 from headrace.protocol.statuses import RunStatus
 from headrace.tasks import Retry
 from headrace.worker import retries
+from headrace.worker.executor import _call_function
 from headrace.worker.retries import Failure, decide_finish, describe_bad_input, describe_bad_output, describe_exception
 
 
@@ -81,8 +82,6 @@ def test_an_error_has_name_message_and_a_stack_that_begins_with_the_tasks_own_co
 
 
 def test_a_stack_leaves_out_the_frames_of_headrace_that_called_the_task() -> None:
-    from headrace.worker.executor import _call_function
-
     def user_code() -> NoReturn:
         raise ValueError("x")
 
@@ -100,7 +99,9 @@ def test_causes_stay_in_the_stack() -> None:
 
 
 def test_every_exception_of_a_group_is_in_the_stack() -> None:
-    stack = str(describe_exception(caught(BaseExceptionGroup("g", [SystemExit(1), ValueError("b")]))).error["stackTrace"])
+    stack = str(
+        describe_exception(caught(BaseExceptionGroup("g", [SystemExit(1), ValueError("b")]))).error["stackTrace"]
+    )
     assert "SystemExit" in stack
     assert "ValueError: b" in stack
 
@@ -122,16 +123,16 @@ def test_an_error_holds_nothing_that_postgresql_refuses() -> None:
     text.encode("utf-8")
 
 
-class Rude(Exception):
+class RudeError(Exception):
     def __str__(self) -> str:
         raise RuntimeError("no")
 
 
-class Noted(Exception):
+class NotedError(Exception):
     __notes__: Any = 3
 
 
-@pytest.mark.parametrize("error", [Rude(), Noted("n")])
+@pytest.mark.parametrize("error", [RudeError(), NotedError("n")])
 def test_an_exception_that_can_not_even_be_printed_is_described(error: Exception) -> None:
     described = describe_exception(caught(error)).error
     assert described["name"] == type(error).__name__

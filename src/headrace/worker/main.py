@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import structlog
 from prometheus_client import start_http_server
@@ -26,6 +26,7 @@ from headrace.worker.loading import load_tasks
 from headrace.worker.worker import Worker
 
 EXIT_DRAINED: Final = 0
+EXIT_FAILED: Final = 1
 EXIT_CUT_OFF: Final = 3
 """Some runs had to be cut off and were given back."""
 
@@ -35,7 +36,11 @@ _log = structlog.get_logger("headrace.worker")
 
 
 def run_worker(
-    settings: Settings, target: str, *, queues: Sequence[str] | None = None, announce: Callable[[], None] | None = None
+    settings: Settings,
+    target: str,
+    *,
+    queues: Sequence[str] | None = None,
+    announce: Callable[[], object] | None = None,
 ) -> int:
     """Works until SIGTERM or SIGINT, then drains; a second signal ends it at once. Returns the process's exit code.
 
@@ -43,21 +48,15 @@ def run_worker(
     where everything ended and 3 where runs were cut off and given back. Raises ConfigurationError where target,
     settings or database don't serve.
 
-    Where the code of a run that was cut off can't be stopped, as that of a thread can't, the process ends itself with
-    ``os._exit``, so that it ends at all.
+    Where it is not 0 the process ends here, with ``os._exit``: the code of a run that was cut off may be such that it can't
+    be stopped, as that of a thread can't, and would be waited for for ever.
     """
     set_up_logs(settings)
     add_context(log_context)
     tasks = load_tasks(target)
     if not tasks:
         raise ConfigurationError(f"{target!r} holds no task.")
-    code = _run_loop(lambda: _work(settings, tasks, queues, announce))
-    if code != EXIT_DRAINED:
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
+    return _run_loop(lambda: _work(settings, tasks, queues, announce))
 
 
 def _run_loop(work: Callable[[], Any]) -> int:
@@ -71,11 +70,27 @@ def _run_loop(work: Callable[[], Any]) -> int:
         main = loop.create_task(work())
         while True:
             try:
-                return loop.run_until_complete(main)
+                code = loop.run_until_complete(main)
             except (SystemExit, KeyboardInterrupt) as error:
                 if main.done():
                     raise
                 _log.error("a task tried to end this process; only its run ends", error=repr(error))
+            except ConfigurationError:  # before anything ran
+                raise
+            except Exception:  # noqa: BLE001 - logged, and the process ends
+                _log.exception("the worker failed")
+                _end_process(EXIT_FAILED)
+            else:
+                if code != EXIT_DRAINED:
+                    _end_process(code)
+                return code
+
+
+def _end_process(code: int) -> NoReturn:
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -90,7 +105,7 @@ async def _work(
     settings: Settings,
     tasks: Mapping[str, Task[Any, Any]],
     queues: Sequence[str] | None,
-    announce: Callable[[], None] | None,
+    announce: Callable[[], object] | None,
 ) -> int:
     engine = await Engine.open(settings, listen=True)
     stop_sweeps = asyncio.Event()
@@ -117,7 +132,7 @@ def sweep_seconds(settings: Settings) -> float:
     return max(settings.sweep_interval, min(_SWEEP_SECONDS, settings.lease / 4))
 
 
-async def _announce(worker: Worker, announce: Callable[[], None]) -> None:
+async def _announce(worker: Worker, announce: Callable[[], object]) -> None:
     await worker.ready.wait()
     announce()
 
