@@ -200,6 +200,23 @@ async def test_an_unforeseen_error_is_a_plain_500(client: httpx2.AsyncClient, en
     assert "x-should-retry" not in response.headers
 
 
+async def test_a_request_that_is_cut_is_no_error(
+    client: httpx2.AsyncClient, server: RunningServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    logged = ""
+
+    async def is_logged() -> bool:
+        nonlocal logged
+        logged += "".join(capfd.readouterr())
+        return "status=499" in logged.replace("\x1b[0m", "").replace("\x1b[35m", "").replace("\x1b[36m", "")
+
+    raw = await RawStream.request(server, "POST /api/v3/batches", {"content-length": "100"})
+    raw.writer.write(b'{"runCount"')
+    await raw.close()
+    await until(is_logged)
+    assert "Traceback" not in logged
+
+
 async def test_the_document_of_the_contract(client: httpx2.AsyncClient) -> None:
     document: dict[str, Any] = (await client.get("/openapi.json")).json()
     assert document["openapi"].startswith("3.1")

@@ -79,6 +79,11 @@ async def test_the_same_request_again(client: httpx2.AsyncClient) -> None:
         ([], 400),
         ({"options": {"delay": "soon"}}, 422),
         ({"options": {"idempotencyKey": "k", "idempotencyKeyTTL": "x"}}, 422),
+        ({"options": {"idempotencyKey": "k", "idempotencyKeyTTL": "999999999999w"}}, 422),
+        ({"options": {"delay": "99999999999d"}}, 422),
+        ({"options": {"delay": "9999-12-31T23:59:59-12:00"}}, 422),
+        ({"options": {"delay": "0001-01-01T00:00:00+12:00"}}, 422),
+        ({"options": {"metadata": "\ud83d"}}, 400),
         ({"options": {"tags": ["a\0"]}}, 422),
         ({"options": {"payloadType": "application/store"}, "payload": "payloads/prod/x"}, 422),
         ({"options": {"payloadType": "text/plain"}, "payload": 5}, 422),
@@ -86,7 +91,7 @@ async def test_the_same_request_again(client: httpx2.AsyncClient) -> None:
     ],
 )
 async def test_a_trigger_that_can_t_be(client: httpx2.AsyncClient, engine: Engine, body: Any, status: int) -> None:
-    response = await client.post(URL, json=body)
+    response = await client.post(URL, content=json.dumps(body))
     assert response.status_code == status, response.text
     assert response.json()["error"]
     assert not await execute(engine, "SELECT 1 FROM headrace.runs")
@@ -175,6 +180,16 @@ async def test_a_one_shot_batch_that_can_t_be(
     assert response.status_code == status
     assert response.json()["error"].startswith(error)
     assert not await execute(engine, "SELECT 1 FROM headrace.runs UNION ALL SELECT 1 FROM headrace.batches")
+
+
+async def test_a_key_can_t_hold_for_ever(client: httpx2.AsyncClient) -> None:
+    headers = {"idempotency-key": "k", "idempotency-key-ttl": "999999999999w"}
+    assert (await client.post(URL, json={}, headers=headers)).status_code == 422
+    assert (
+        await client.post("/api/v2/tasks/batch", json={"items": [{"task": "t"}]}, headers=headers)
+    ).status_code == 422
+    body = {"runCount": 1, "idempotencyKey": "k", "idempotencyKeyTTL": "999999999999w"}
+    assert (await client.post("/api/v3/batches", json=body)).status_code == 422
 
 
 async def test_uploads_of_a_refused_one_shot_batch_are_taken_back(settings: Settings, engine: Engine) -> None:

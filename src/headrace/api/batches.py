@@ -12,7 +12,7 @@ from starlette.responses import Response, StreamingResponse
 
 from headrace import ids
 from headrace.api import items, limits, polling, tokens, views
-from headrace.api.bodies import read_body, refuse_nul
+from headrace.api.bodies import read_body, refuse_nul, refuse_ttl
 from headrace.api.errors import AnsweredError, answer_error, answer_json, answer_missing, forbid_unless
 from headrace.api.routing import Call
 from headrace.engine import batches, runs
@@ -40,6 +40,7 @@ async def create_batch(call: Call) -> Response:
     request_id = limits.read_key_header(call.request, REQUEST_ID_HEADER)
     request = await read_body(call, CreateBatch)
     refuse_nul(await call.request.body())
+    refuse_ttl(request.idempotency_key_ttl)
     forbid_unless(call.caller.may_trigger_all("batchTrigger", request.task_identifiers or []))
     await check_parent(call, request.parent_run_id)
     outcome = await batches.create_batch(call.engine, call.environment_id, request, request_id, call.traceparent)

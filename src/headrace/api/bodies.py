@@ -8,7 +8,7 @@ import msgspec
 
 from headrace.api.errors import AnsweredError, answer_error
 from headrace.api.routing import Call
-from headrace.api.screening import holds_nul
+from headrace.api.screening import check_ttl, holds_nul
 from headrace.protocol.errors import describe_validation_error
 
 T = TypeVar("T")
@@ -25,6 +25,15 @@ async def read_body(call: Call, type_: type[T]) -> T:
         raise AnsweredError(answer_error(400, _describe(raw, error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise AnsweredError(answer_error(400, "Invalid JSON")) from None
+
+
+def refuse_ttl(text: str | None) -> None:
+    """Raises AnsweredError (422) where ``text`` is given and does not say how long a key holds."""
+    try:
+        if text:
+            check_ttl(text)
+    except ValueError as error:
+        raise AnsweredError(answer_error(422, f"idempotencyKeyTTL: {error}")) from None
 
 
 def refuse_nul(raw: bytes) -> None:

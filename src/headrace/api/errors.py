@@ -11,6 +11,7 @@ from typing import Any, Final
 import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 import msgspec
 import structlog
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from headrace.payloads import PayloadStoreError
@@ -19,6 +20,9 @@ log = structlog.get_logger("headrace.api")
 
 RETRY_AFTER: Final = 1
 """Seconds after which a client may try again what the database or the payload store could not do."""
+
+CLIENT_GONE: Final = 499
+"""What the access log shows for a request that was cut: nobody is there to be answered."""
 
 _UNAVAILABLE: Final = (
     OSError,
@@ -78,6 +82,8 @@ def answer_exception(error: BaseException, path: str) -> Response:
     match error:
         case AnsweredError():
             return error.response
+        case ClientDisconnect():
+            return Response(status_code=CLIENT_GONE)
         case PayloadStoreError():
             log.warning("payload_store_unavailable", path=path, error=str(error))
             return answer_unavailable("The payload store is not available")

@@ -18,6 +18,7 @@ from starlette.types import Receive
 from headrace import ids
 from headrace.api import limits
 from headrace.api.errors import (
+    CLIENT_GONE,
     AnsweredError,
     answer_error,
     answer_forbidden,
@@ -43,9 +44,6 @@ from headrace.protocol.ndjson import BadLine, ItemDecoder, Line, ParsedItem
 
 RUN_COUNT_HEADER: Final = "x-headrace-run-count"
 PARTIAL_HEADER: Final = "x-headrace-partial"
-
-CLIENT_GONE: Final = 499
-"""What the access log shows for a stream that was cut: nobody is there to be answered."""
 
 
 class ItemBody:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC
 from typing import Final
 
 import msgspec
 from msgspec import Raw, UnsetType
 
-from headrace.engine.idempotency import find_ttl
+from headrace.durations import parse_duration
 from headrace.engine.items import delayed_until
 from headrace.engine.outcomes import Packet
 from headrace.payloads import STORED_TYPE
@@ -16,6 +17,9 @@ from headrace.protocol.options import RunOptions
 from headrace.protocol.packets import packet_from_json
 
 _encode: Final = msgspec.json.Encoder().encode
+LONGEST_TTL: Final = 36_500 * 86_400
+"""Longest time for which an idempotency key holds, in seconds: what is longer is a mistake, or no date at all."""
+
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
@@ -34,12 +38,26 @@ def refuse_faults(task: str, options: RunOptions | None) -> None:
         raise ValueError(f"payloadType {STORED_TYPE} names an object of the server's own and can't be sent")
     if holds_nul(_encode(options)):
         raise ValueError("options hold a NUL character")
-    if options.delay:
-        delayed_until(options)
+    _check_delay(options)
     if options.idempotency_key_ttl:
-        find_ttl(options, 0)
+        check_ttl(options.idempotency_key_ttl)
+
+
+def check_ttl(text: str) -> None:
+    """Raises ValueError where ``text`` does not say how long a key holds."""
+    if parse_duration(text) > LONGEST_TTL:
+        raise ValueError(f"idempotencyKeyTTL is {text!r}, but a key holds at most {LONGEST_TTL // 86_400} days")
 
 
 def holds_nul(json_text: bytes) -> bool:
     """Whether a string in a JSON text holds a NUL character, which PostgreSQL's text can't."""
     return b"\\u0000" in json_text and _NUL.search(json_text) is not None
+
+
+def _check_delay(options: RunOptions) -> None:
+    try:
+        starts = delayed_until(options)
+        if starts is not None:
+            starts.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"delay is {options.delay!r}, which is no date that a run can wait for") from None

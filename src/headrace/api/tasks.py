@@ -13,7 +13,7 @@ from starlette.responses import Response
 from headrace import ids
 from headrace.api import limits, offload, tokens
 from headrace.api.batches import REQUEST_ID_HEADER, answer_conflict, batch_token_headers, check_parent
-from headrace.api.bodies import read_body
+from headrace.api.bodies import read_body, refuse_ttl
 from headrace.api.errors import AnsweredError, answer_error, answer_json, forbid_unless
 from headrace.api.routing import Call
 from headrace.api.screening import read_packet, refuse_faults
@@ -81,6 +81,7 @@ async def submit_batch(call: Call) -> Response:
     request_id = limits.read_key_header(call.request, REQUEST_ID_HEADER)
     key = limits.read_key_header(call.request, KEY_HEADER)
     body = await read_body(call, OneShotBatch)
+    refuse_ttl(call.request.headers.get(KEY_TTL_HEADER))
     _check_items(call, body)
     packets = [
         _read_packet(item.task, item.payload, item.options, f"Invalid item at index {index}")
