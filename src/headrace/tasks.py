@@ -1,0 +1,418 @@
+"""Tasks: what ``@task`` makes of a function, how it is retried, and what a run of it can ask about itself.
+
+    @task(queue="images", retry=Retry(max_attempts=5))
+    async def resize(image: Image) -> Thumb: ...
+
+A task takes one payload (or none) and optionally, second, a ``RunContext``. It stays callable as the plain function.
+Pure: nothing here talks to a server or a database. Clients read a task to write payloads and read results, workers to
+read payloads and write results.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import inspect
+import random as random_module
+from collections.abc import Callable, Coroutine, Generator, Mapping
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from types import ModuleType
+from typing import Any, Final, Generic, Literal, NamedTuple, Protocol, TypeVar, cast, get_type_hints, overload
+
+from headrace.durations import Duration, parse_duration
+from headrace.errors import ConfigurationError, PayloadError
+from headrace.values import Codec, codec, encode_json
+
+P = TypeVar("P")
+R_co = TypeVar("R_co", covariant=True)
+R = TypeVar("R")
+
+Isolation = Literal["process"] | None
+"""Where a task runs: None is the worker's event loop (``async def``) or a thread (``def``); or a process of its own."""
+
+JSON_TYPE: Final = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often a run is tried, and how long it waits in between.
+
+    ``max_attempts`` counts the first one. The wait after attempt n is ``min_delay * factor ** (n - 1)`` seconds, with
+    ``jitter`` up to twice that, and never more than ``max_delay``. The delays are durations: 1.5, "90s", timedelta.
+
+    >>> Retry(max_attempts=4, jitter=False).delay_after(3)
+    4.0
+    """
+
+    max_attempts: int = 3
+    factor: float = 2.0
+    min_delay: Duration = 1.0
+    max_delay: Duration = 60.0
+    jitter: bool = True
+
+    def __post_init__(self) -> None:
+        if self.max_attempts < 1:
+            raise ConfigurationError(f"Retry(max_attempts={self.max_attempts!r}): it must be 1 or more; 1 tries once")
+        if not self.factor >= 1:
+            raise ConfigurationError(f"Retry(factor={self.factor!r}): it must be 1 or more; 1 waits the same each time")
+        for name in ("min_delay", "max_delay"):
+            try:
+                object.__setattr__(self, name, parse_duration(getattr(self, name)))
+            except ValueError as error:
+                raise ConfigurationError(f"Retry({name}=...): {error}") from None
+
+    def delay_after(self, attempt: int, random: Callable[[], float] = random_module.random) -> float:
+        """Seconds to wait after the failure of ``attempt`` (1 for the first). ``random`` gives numbers in [0, 1)."""
+        ceiling, delay = cast("float", self.max_delay), cast("float", self.min_delay)
+        try:
+            delay *= self.factor ** (attempt - 1)
+        except OverflowError:
+            return ceiling
+        return min(ceiling, delay * (1 + random()) if self.jitter else delay)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name, delays in seconds; ``Retry(**...)`` reads it back."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """What a run can ask about itself. Ids are as on the wire; ``attempt`` is 1 for the first."""
+
+    run_id: str
+    task: str
+    attempt: int = 1
+    max_attempts: int | None = None
+    queue: str = ""
+    batch_id: str | None = None
+    batch_index: int | None = None
+    tags: tuple[str, ...] = ()
+    metadata: Any = None
+    options: Mapping[str, object] = field(default_factory=dict[str, object])
+    created_at: datetime | None = None
+    traceparent: str | None = None
+
+
+_current_run: ContextVar[RunContext | None] = ContextVar("headrace_current_run", default=None)
+
+
+def current_run() -> RunContext | None:
+    """The run whose code is asking, or None outside of any: in a test that calls a task as a plain function, say."""
+    return _current_run.get()
+
+
+@contextlib.contextmanager
+def entered_run(context: RunContext) -> Generator[RunContext]:
+    """Make ``context`` the current run inside the block, for this thread or asyncio task. Workers use it."""
+    token = _current_run.set(context)
+    try:
+        yield context
+    finally:
+        _current_run.reset(token)
+
+
+class _Shape(NamedTuple):
+    """What a function's signature says about it as a task."""
+
+    takes_payload: bool
+    default: Any  # of the payload, or inspect.Parameter.empty
+    wants_context: bool
+    payload: Any
+    result: Any
+
+
+class Task(Generic[P, R_co]):
+    """A function that can run in the background, with payloads of type P and results of type R.
+
+    Made by ``@task``. Attributes: ``id``, ``fn`` (the plain function), ``queue``, ``retry``, ``isolation``,
+    ``max_duration`` (seconds or None), ``is_async``; read off its annotations: ``takes_payload``, ``wants_context``,
+    ``payload_type``, ``result_type``.
+    """
+
+    is_async: bool
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        *,
+        id: str | None = None,  # noqa: A002 - the word of the wire
+        queue: str | None = None,
+        retry: Retry | None = None,
+        isolation: Isolation = None,
+        max_duration: Duration | None = None,
+    ) -> None:
+        self.fn = fn
+        self.id = fn.__qualname__.rpartition("<locals>.")[2] if id is None else id
+        self.queue = queue or f"task/{self.id}"
+        self.retry = retry or Retry()
+        self.isolation: Isolation = isolation
+        self.max_duration = None if max_duration is None else parse_duration(max_duration)
+        self.is_async = inspect.iscoroutinefunction(fn)
+        if not self.id:
+            raise ConfigurationError("a task's id can't be empty")
+        if isolation not in (None, "process"):
+            raise ConfigurationError(f"task {self.id!r}: isolation is {isolation!r}, but must be None or 'process'")
+        functools.update_wrapper(self, fn)
+        # A signature that can't be a task's is refused where it stands, unless it names what is defined further down.
+        with contextlib.suppress(NameError):
+            _ = self._shape
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the plain function, here and now: nothing is triggered."""
+        return self.fn(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<task {self.id!r} on {self.queue!r}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _import_task, (self.fn.__module__, self.fn.__qualname__)
+
+    @property
+    def takes_payload(self) -> bool:
+        """False for a task without parameters: its payload is None."""
+        return self._shape.takes_payload
+
+    @property
+    def wants_context(self) -> bool:
+        """Whether the second parameter is a RunContext."""
+        return self._shape.wants_context
+
+    @property
+    def payload_type(self) -> Any:
+        """The annotation of the payload: Any where there is none, NoneType where the task takes no payload."""
+        return self._shape.payload
+
+    @property
+    def result_type(self) -> Any:
+        """The annotation of the result, Any where there is none."""
+        return self._shape.result
+
+    def arguments(self, payload: P, context: RunContext) -> tuple[Any, ...]:
+        """What to call ``fn`` with: ``task.fn(*task.arguments(payload, context))``."""
+        shape = self._shape
+        given = (payload,) if shape.takes_payload else ()
+        return (*given, context) if shape.wants_context else given
+
+    def decode_payload(self, data: bytes | None, type: str = JSON_TYPE) -> P:  # noqa: A002 - as everywhere for media types
+        """The payload that stored bytes of a media type stand for; None is no payload: the default or None.
+
+        Raises PayloadError where the annotation does not admit it, ConfigurationError where nobody can read such a type.
+        """
+        shape = self._shape
+        if data is None and (not shape.takes_payload or shape.default is not inspect.Parameter.empty):
+            return cast("P", shape.default if shape.takes_payload else None)
+        return cast("P", self._decode(self._payload_codec, data, type, "payload"))
+
+    def encode_payload(self, payload: P) -> bytes | None:
+        """``payload`` as JSON text, checked against the annotation; None where the task takes no payload.
+
+        Raises PayloadError where it is no JSON value or not what the annotation admits.
+        """
+        if not self.takes_payload:
+            if payload is not None:
+                raise PayloadError(f"task {self.id!r} takes no payload, but was given {_excerpt(payload)}")
+            return None
+        data = encode_json(payload)
+        if self.payload_type is not Any:
+            self._decode(self._payload_codec, data, JSON_TYPE, "payload")
+        return data
+
+    def encode_output(self, output: object) -> tuple[bytes | None, str]:
+        """A result as (bytes, media type); None is no bytes. Raises PayloadError where it is no JSON value."""
+        return (None if output is None else encode_json(output)), JSON_TYPE
+
+    def decode_output(self, data: bytes | None, type: str = JSON_TYPE) -> R_co:  # noqa: A002
+        """The result that stored bytes of a media type stand for. Raises PayloadError."""
+        if data is None:
+            return cast("R_co", None)
+        return cast("R_co", self._decode(self._result_codec, data, type, "result"))
+
+    def convert_output(self, value: object) -> R_co:
+        """The result that parsed JSON stands for; None is no result. Raises PayloadError."""
+        if value is None:
+            return cast("R_co", None)
+        return cast("R_co", self._named(self._result_codec.convert, value, "result"))
+
+    def _decode(self, reader: Codec[Any], data: bytes | None, media_type: str, what: str) -> object:
+        if data is None:
+            return self._named(reader.convert, None, what)
+        if media_type == JSON_TYPE:
+            return self._named(reader.decode_json, data, what)
+        from headrace.protocol.packets import decode_packet  # noqa: PLC0415 - other types come from other clients only
+
+        return self._named(reader.convert, decode_packet(data, media_type), what)
+
+    def _named(self, read: Callable[[Any], object], value: object, what: str) -> object:
+        try:
+            return read(value)
+        except PayloadError as error:
+            raise PayloadError(f"task {self.id!r}, {what}: {error}") from error.__cause__
+
+    @functools.cached_property
+    def _shape(self) -> _Shape:
+        return _read_shape(self.id, self.fn)
+
+    @functools.cached_property
+    def _payload_codec(self) -> Codec[Any]:
+        return codec(self.payload_type)
+
+    @functools.cached_property
+    def _result_codec(self) -> Codec[Any]:
+        return codec(self.result_type)
+
+
+class SyncTask(Task[P, R_co]):
+    """A task made of a ``def``."""
+
+    @overload
+    def __call__(self: SyncTask[None, R], /) -> R: ...
+    @overload
+    def __call__(self, payload: P, context: RunContext = ..., /) -> R_co: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the plain function, here and now: nothing is triggered."""
+        return self.fn(*args, **kwargs)
+
+
+class AsyncTask(Task[P, R_co]):
+    """A task made of an ``async def``."""
+
+    @overload
+    def __call__(self: AsyncTask[None, R], /) -> Coroutine[Any, Any, R]: ...
+    @overload
+    def __call__(self, payload: P, context: RunContext = ..., /) -> Coroutine[Any, Any, R_co]: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the plain function, here and now: nothing is triggered."""
+        return self.fn(*args, **kwargs)
+
+
+class TaskDecorator(Protocol):
+    """What ``@task(...)`` returns: it turns a function into a task."""
+
+    @overload
+    def __call__(
+        self, fn: Callable[[P], Coroutine[Any, Any, R]] | Callable[[P, RunContext], Coroutine[Any, Any, R]], /
+    ) -> AsyncTask[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[[], Coroutine[Any, Any, R]], /) -> AsyncTask[None, R]: ...  # pyright: ignore[reportOverlappingOverload]
+    @overload
+    def __call__(self, fn: Callable[[P], R] | Callable[[P, RunContext], R], /) -> SyncTask[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[[], R], /) -> SyncTask[None, R]: ...
+
+
+@overload
+def task(
+    fn: Callable[[P], Coroutine[Any, Any, R]] | Callable[[P, RunContext], Coroutine[Any, Any, R]], /
+) -> AsyncTask[P, R]: ...
+@overload
+def task(fn: Callable[[], Coroutine[Any, Any, R]], /) -> AsyncTask[None, R]: ...  # pyright: ignore[reportOverlappingOverload]
+@overload
+def task(fn: Callable[[P], R] | Callable[[P, RunContext], R], /) -> SyncTask[P, R]: ...
+@overload
+def task(fn: Callable[[], R], /) -> SyncTask[None, R]: ...
+@overload
+def task(
+    *,
+    id: str | None = None,
+    queue: str | None = None,
+    retry: Retry | None = None,
+    isolation: Isolation = None,
+    max_duration: Duration | None = None,
+) -> TaskDecorator: ...
+def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Make a function a task: ``@task`` or ``@task(queue="images", retry=Retry(max_attempts=5))``.
+
+    id: its name on the wire and in the database; default: the function's qualified name. Keep it when you move code.
+    queue: where its runs wait; default: one of its own, ``task/<id>``.
+    retry: default Retry(), three attempts.
+    isolation: "process" runs each attempt in a process of its own.
+    max_duration: the longest that one attempt may take ("5m", seconds or timedelta); default: no limit.
+
+    Raises ConfigurationError where the signature can't be a task's or another function has the id.
+    """
+    if fn is not None:
+        return _register(fn, {})
+    return functools.partial(_register, options=options)
+
+
+registry: Final[dict[str, Task[Any, Any]]] = {}
+"""Every task of this process by id, in order of definition."""
+
+
+def collect_tasks(module: ModuleType) -> dict[str, Task[Any, Any]]:
+    """The tasks that a module holds by name, its own and imported ones, by id.
+
+    Raises ConfigurationError where two of them share an id.
+    """
+    found: dict[str, Task[Any, Any]] = {}
+    for value in vars(module).values():
+        if isinstance(value, Task):
+            known = cast("Task[Any, Any]", value)
+            _refuse_other(found.get(known.id), known)
+            found[known.id] = known
+    return found
+
+
+def _register(fn: Callable[..., Any], options: dict[str, Any]) -> Task[Any, Any]:
+    if not callable(fn) or isinstance(fn, Task) or not hasattr(fn, "__qualname__"):
+        raise ConfigurationError(f"@task goes on a function, not on {fn!r}")
+    made = (AsyncTask if inspect.iscoroutinefunction(fn) else SyncTask)[Any, Any](fn, **options)
+    _refuse_other(registry.get(made.id), made)
+    registry[made.id] = made
+    return made
+
+
+def _refuse_other(known: Task[Any, Any] | None, new: Task[Any, Any]) -> None:
+    if known is not None and _place(known.fn) != _place(new.fn):
+        raise ConfigurationError(
+            f"two functions want the task id {new.id!r}: {' and '.join(':'.join(_place(t.fn)) for t in (known, new))}. "
+            "Give one of them another: @task(id=...)"
+        )
+
+
+def _place(fn: Callable[..., Any]) -> tuple[str, str]:
+    """Where a function stands. A module that is loaded again, or under a second name, defines the same functions."""
+    code = getattr(inspect.unwrap(fn), "__code__", None)
+    return (code.co_filename if code else fn.__module__), fn.__qualname__
+
+
+def _read_shape(task_id: str, fn: Callable[..., Any]) -> _Shape:
+    hints = get_type_hints(fn, include_extras=True)
+    parameters = list(inspect.signature(fn).parameters.values())
+    empty = inspect.Parameter.empty
+    if any(p.kind is p.KEYWORD_ONLY and p.default is empty for p in parameters):
+        raise ConfigurationError(
+            f"task {task_id!r} has a keyword-only parameter without a default: nothing would fill it"
+        )
+    takers = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    result = hints.get("return", Any)
+    if not takers:
+        return _Shape(takes_payload=False, default=empty, wants_context=False, payload=type(None), result=result)
+    first, rest = takers[0], takers[1:]
+    if hints.get(first.name) is RunContext:
+        raise ConfigurationError(
+            f"task {task_id!r} takes its context first: the payload comes first. Write "
+            f"`def {task_id}(payload: None, {first.name}: RunContext)`, or call current_run() inside"
+        )
+    wants_context = bool(rest) and hints.get(rest[0].name) is RunContext
+    if any(p.default is empty for p in rest[wants_context:]):
+        raise ConfigurationError(
+            f"task {task_id!r} takes ({', '.join(p.name for p in takers)}), but a task takes one payload and, second, "
+            "optionally a parameter annotated RunContext. Put several values into a dataclass or a TypedDict"
+        )
+    payload = hints.get(first.name, Any)
+    return _Shape(
+        takes_payload=True, default=first.default, wants_context=wants_context, payload=payload, result=result
+    )
+
+
+def _import_task(module: str, qualname: str) -> Any:
+    return functools.reduce(getattr, qualname.split("."), importlib.import_module(module))
+
+
+def _excerpt(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
