@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import UNSET, Struct, UnsetType
 
-_PATH: Final = re.compile(r" - at `(?:key in )?\$(.*?)`$")
+_PATH: Final = re.compile(r" - at `\$(.*?)`$")
 
 _WORDED: Final = {
     ("idempotencyKey", "Expected `str` of length <= 2048"): "idempotencyKey must be 2048 characters or less",

@@ -1,0 +1,120 @@
+"""The shapes of ids."""
+
+from __future__ import annotations
+
+import re
+import time
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace import ids
+
+raw_ids = st.builds(
+    lambda body, store: UUID(bytes=body + bytes([store])),
+    st.binary(min_size=15, max_size=15),
+    st.integers(0, len(ids.STORE_KEYS) - 1),
+)
+batch_ids = st.builds(
+    lambda body, store: UUID(bytes=body + bytes(4) + bytes([store])),
+    st.binary(min_size=11, max_size=11),
+    st.integers(0, 35),
+)
+
+
+@given(raw_ids)
+def test_what_is_written_reads_the_same(value: UUID) -> None:
+    assert ids.parse_run_id(ids.format_run_id(value)) == value
+    assert ids.parse_batch_id(ids.format_batch_id(value)) == value
+
+
+@given(raw_ids)
+def test_the_kinds_are_not_taken_for_each_other(value: UUID) -> None:
+    assert ids.parse_run_id(ids.format_batch_id(value)) is None
+    assert ids.parse_batch_id(ids.format_run_id(value)) is None
+
+
+@given(raw_ids)
+def test_the_shape_of_the_text(value: UUID) -> None:
+    """26 lower-case characters: a DNS label may hold them; the store and the version are the last two."""
+    assert re.fullmatch("run_[0-9a-v]{24}[0-9a-z]2", ids.format_run_id(value))
+    assert ids.format_run_id(value)[-2] == ids.store_of(value)
+
+
+@given(raw_ids, raw_ids)
+def test_text_sorts_as_bytes_do(one: UUID, other: UUID) -> None:
+    assert (ids.format_run_id(one) < ids.format_run_id(other)) == (one.bytes < other.bytes)
+
+
+@given(st.text() | st.from_regex(r"\A(run_|batch_)?[0-9a-zA-Z_]{20,28}\Z"))
+def test_any_text_is_an_id_or_none(text: str) -> None:
+    """And what is read is written the same: no id has two spellings."""
+    run, batch = ids.parse_run_id(text), ids.parse_batch_id(text)
+    assert run is None or ids.format_run_id(run) == text
+    assert batch is None or ids.format_batch_id(batch) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "run_",
+        "run_" + "0" * 25,
+        "run_" + "0" * 27,
+        "run_" + "0" * 26,  # version
+        "run_" + "0" * 25 + "1",
+        "run_" + "w" + "0" * 24 + "2",  # no base32hex
+        "run_" + "A" + "0" * 24 + "2",
+        "run_" + "0" * 24 + "A2",  # store
+        "run_" + "0" * 24 + "\u06602",
+        "run_run_" + "0" * 25 + "2",
+        " run_" + "0" * 25 + "2",
+        "run_" + "0" * 25 + "2\n",
+        "0" * 25 + "2",
+    ],
+)
+def test_what_is_no_id(text: str) -> None:
+    assert ids.parse_run_id(text) is None
+    assert ids.parse_batch_id(text.replace("run_", "batch_")) is None
+
+
+def test_the_example_of_the_module_is_an_id() -> None:
+    text = "run_06f3q1c2k8g5m0t7n4e9r2ab12"
+    value = ids.parse_run_id(text)
+    assert value is not None
+    assert (ids.format_run_id(value), ids.store_of(value)) == (text, "1")
+
+
+@given(batch_ids, st.integers(0, ids.MAX_ITEM_INDEX), st.integers(0, ids.MAX_ITEM_INDEX))
+def test_runs_of_a_batch_sort_by_index_and_stay_in_its_store(batch: UUID, one: int, other: int) -> None:
+    """House invariant 8: children live in the store of their parent."""
+    first, second = ids.item_run_id(batch, one), ids.item_run_id(batch, other)
+    assert (first.bytes < second.bytes) == (one < other)
+    assert (first == second) == (one == other)
+    assert ids.store_of(first) == ids.store_of(batch)
+    assert first.bytes[:11] == batch.bytes[:11]
+
+
+@pytest.mark.parametrize("store", ["0", "9", "a", "z"])
+def test_minted_ids_know_their_store_and_time(store: str) -> None:
+    before = time.time_ns() // 1_000_000
+    run, batch = ids.mint_run_id(store), ids.mint_batch_id(store)
+    after = time.time_ns() // 1_000_000
+    for value in (run, batch):
+        assert ids.store_of(value) == store
+        assert before <= int.from_bytes(value.bytes[:6], "big") <= after
+    assert ids.item_run_id(batch, 0) == batch  # the last four bytes of a batch are free
+    assert ids.parse_run_id(ids.format_run_id(run)) == run
+    assert ids.parse_batch_id(ids.format_batch_id(batch)) == batch
+
+
+def test_minted_ids_are_distinct() -> None:
+    assert len({ids.mint_run_id() for _ in range(10_000)}) == 10_000
+    assert len({ids.mint_batch_id() for _ in range(10_000)}) == 10_000
+
+
+def test_the_first_store_is_home() -> None:
+    assert ids.store_of(ids.mint_run_id()) == ids.HOME_STORE == "0"
+    assert ids.store_of(UUID(int=2**128 - 1)) == ids.HOME_STORE  # a byte that stands for no store
