@@ -55,8 +55,8 @@ def _announce(local: LocalHeadrace, *, json: bool) -> None:
     if json:
         print_json({"apiUrl": local.url, "apiKey": local.key, "databaseUrl": local.database_url})
         return
-    out.print(f"headrace serves on {local.url}; clients need", markup=False)
-    out.print(f"export HEADRACE_API_URL={local.url}\nexport HEADRACE_API_KEY={local.key}", markup=False)
+    err.print(f"headrace serves on {local.url} until Ctrl-C; a client's shell needs", markup=False)
+    out.print(f"export HEADRACE_API_URL={local.url} HEADRACE_API_KEY={local.key}", markup=False)
 
 
 def _supervise(local: LocalHeadrace, worker: Child, changes: Iterator[set[Any]]) -> None:

@@ -105,7 +105,7 @@ class LocalHeadrace:
                 self._lock = None
 
     def _start(self) -> None:
-        self._lock = _lock_folder(self._folder)
+        self._lock = lock_folder(self._folder)
         if not self.settings.database_url:
             self._postgres = EmbeddedPostgres(self._folder / "postgres")
             self.settings = replace(self.settings, database_url=self._postgres.start())
@@ -141,7 +141,8 @@ def find_free_port(host: str) -> int:
         return int(probe.getsockname()[1])
 
 
-def _lock_folder(folder: Path) -> TextIO:
+def lock_folder(folder: Path) -> TextIO:
+    """The lock of a data folder, held while the file is open. Raises ConfigurationError where another process holds it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / "lock").open("a+", encoding="ascii")

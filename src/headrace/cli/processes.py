@@ -22,12 +22,12 @@ def server(*, port: Port = None, host: Host = None, database_url: DatabaseUrl = 
     def announce(url: str) -> None:
         if json:
             print_json({"url": url})
-        else:
+        elif not supervised:
             out.print(f"headrace serves on {url}", markup=False)
 
     settings = Settings.from_environment(port=port, host=host, database_url=database_url)
     set_up_logs(settings)
-    end_with_supervisor()
+    supervised = end_with_supervisor()
     uvloop.run(run_server(settings, announce=announce))
 
 
@@ -47,10 +47,10 @@ def worker(
     def announce() -> None:
         if json:
             print_json({"tasks": tasks, "environment": settings.environment, "queues": chosen})
-        else:
+        elif not supervised:
             out.print(f"headrace works on {tasks} in environment {settings.environment}", markup=False)
 
     settings = Settings.from_environment(concurrency=concurrency, environment=environment, database_url=database_url)
     chosen = [queue.strip() for queue in queues.split(",") if queue.strip()] if queues else None
-    end_with_supervisor()
+    supervised = end_with_supervisor()
     return run_worker(settings, tasks, queues=chosen, announce=announce)

@@ -105,11 +105,11 @@ def heed_terminals() -> None:
         signal.signal(number, signal.default_int_handler)
 
 
-def end_with_supervisor() -> None:
-    """In a child: has it told to stop once the process that started it is gone, even by SIGKILL."""
+def end_with_supervisor() -> bool:
+    """In a child: has it told to stop once the process that started it is gone, even by SIGKILL. False in others."""
     supervisor = os.environ.pop(SUPERVISOR_VARIABLE, "")
     if not supervisor.isdecimal():
-        return
+        return False
 
     def watch() -> None:
         while os.getppid() == int(supervisor):
@@ -118,6 +118,7 @@ def end_with_supervisor() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="supervisor-watch", daemon=True).start()
+    return True
 
 
 def _describe_end(code: int) -> str:
