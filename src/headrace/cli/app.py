@@ -29,6 +29,8 @@ app: Final = App(
     name="headrace",
     help="Durable background runs for Python that need PostgreSQL and nothing else. Every option has a twin in the "
     "environment: --port is HEADRACE_PORT.",
+    help_epilogue="Exit codes: 0 it worked, 1 the work failed, 2 wrong usage, 3 configuration or nothing could be reached, "
+    "4 not found, 130 interrupted.",
     version=version("headrace"),
     config=Env(PREFIX, command=False),
     help_format="plaintext",

@@ -72,6 +72,7 @@ class EmbeddedPostgres:
             server = get_server(self._folder, cleanup_mode=None, start=False, postgres_version=self._version)
             _prepare_folder(server, self._folder)
             server.pgdata = _short_path(self._folder)
+            server.log = server.pgdata / "log"
             _start_patiently(server, self._folder)
             self._server = server
             asyncio.run(_make_database(server.get_uri("postgres")))
