@@ -1,25 +1,28 @@
 """The documentation says what is there: its links lead somewhere, the tests that it names exist, its tables are complete.
 
-``python -m tests.test_docs --write`` writes docs/reference/settings.md anew.
+``python -m tests.test_docs --write`` writes docs/reference/settings.md and cli.md anew.
 """
 
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Annotated, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import pytest
+from cyclopts import App
 
 from headrace.protocol.statuses import BatchStatus, RunStatus
 from headrace.settings import PREFIX, Setting, Settings
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = ROOT / "docs" / "reference" / "settings.md"
+COMMANDS = ROOT / "docs" / "reference" / "cli.md"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "tests").glob("*.md")])
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)")
 NAMED_TEST = re.compile(r"`((?:[\w.-]+/)*test_\w+\.py)::(\w+)`")
@@ -39,6 +42,28 @@ Without `HEADRACE_DATABASE_URL`, `DATABASE_URL` is used. `HEADRACE_LEASE` has to
 
 | Variable | Default | Allowed | Meaning |
 |---|---|---|---|
+"""
+_COMMANDS_HEAD = """\
+# Commands
+
+<!-- Written from headrace.cli by: python -m tests.test_docs --write -->
+
+`headrace COMMAND --help` says the same on the spot. Every option has a twin in the environment; an option goes before its
+variable, a variable before the default. With `--json` a command prints one JSON value on stdout. What is meant for people
+only, progress bars and errors, goes to stderr.
+
+## Exit codes
+
+| Code | Meaning |
+|---|---|
+| 0 | it worked |
+| 1 | the work failed: a run of the batch failed, a check found something, a floor was missed |
+| 2 | wrong usage |
+| 3 | configuration, or nothing could be reached, or the key was refused; of `worker` also: runs were cut off and given back |
+| 4 | not found |
+| 130 | interrupted |
+
+They are kept: scripts may rely on them.
 """
 _SIZES = {"offload_threshold", "item_max_size", "body_max_size", "ingest_chunk_bytes"}
 
@@ -87,6 +112,10 @@ def test_the_page_of_settings_is_what_the_settings_are() -> None:
     assert SETTINGS.read_text(encoding="utf-8") == format_settings(), "run: python -m tests.test_docs --write"
 
 
+def test_the_page_of_commands_is_what_the_commands_are() -> None:
+    assert COMMANDS.read_text(encoding="utf-8") == format_commands(), "run: python -m tests.test_docs --write"
+
+
 def test_the_page_of_statuses_has_every_status() -> None:
     text = (ROOT / "docs" / "reference" / "statuses.md").read_text(encoding="utf-8")
     rows = set(re.findall(r"^\| `([A-Z_]+)` \|", text, re.MULTILINE))
@@ -113,6 +142,13 @@ def format_settings() -> str:
         for name, kind, setting, default in _list_settings()
     ]
     return _SETTINGS_HEAD + "\n".join(rows) + "\n"
+
+
+def format_commands() -> str:
+    """The page of reference that follows from ``headrace.cli``."""
+    from headrace.cli.app import app  # noqa: PLC0415 - loads every command
+
+    return _COMMANDS_HEAD + "".join(_format_command(path, command) for path, command in _list_commands(app))
 
 
 def list_links(page: Path) -> list[tuple[str, str]]:
@@ -171,7 +207,35 @@ def _spell_seconds(seconds: float) -> str:
     return f"{seconds:g}s"
 
 
+def _list_commands(app: App, path: tuple[str, ...] = ("headrace",)) -> Iterator[tuple[tuple[str, ...], App]]:
+    names = [name for name in app if not name.startswith("-")]
+    for name in names:
+        yield from _list_commands(app[name], (*path, name))
+    if not names:
+        yield path, app
+
+
+def _format_command(path: tuple[str, ...], command: App) -> str:
+    arguments: list[Any] = list(command.assemble_argument_collection(parse_docstring=True))
+    names = [*path, *(argument.names[0] for argument in arguments if not argument.names[0].startswith("-"))]
+    told = inspect.getdoc(command.default_command) or command.help
+    rows = "".join(
+        f"| {_code(argument.names)} | {_code(_list_variables(argument))} | {argument.parameter.help or ''} |\n"
+        for argument in arguments
+    )
+    return f"\n## {' '.join(names)}\n\n{told}\n\n| Option | Variable | Meaning |\n|---|---|---|\n{rows}"
+
+
+def _list_variables(argument: Any) -> tuple[str, ...]:
+    return argument.parameter.env_var or (PREFIX + argument.names[0].lstrip("-").replace("-", "_").upper(),)
+
+
+def _code(words: tuple[str, ...]) -> str:
+    return ", ".join(f"`{word}`" for word in words)
+
+
 if __name__ == "__main__":
     if sys.argv[1:] != ["--write"]:
         sys.exit("python -m tests.test_docs --write")
     SETTINGS.write_text(format_settings(), encoding="utf-8")
+    COMMANDS.write_text(format_commands(), encoding="utf-8")
