@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -68,10 +69,12 @@ def _tasks_in(module: ModuleType, name: str) -> dict[str, Task[Any, Any]]:
         value: Any = getattr(module, name)
     except AttributeError:
         raise ConfigurationError(f"Module {module.__name__} has no {name!r}.") from None
-    values: list[Any] = (
-        [value] if isinstance(value, Task) else list(value.values() if hasattr(value, "values") else value)
-    )
-    return {task.id: task for task in values if isinstance(task, Task)}
+    if isinstance(value, Task):
+        return {value.id: value}
+    members: Any = value.values() if hasattr(value, "values") else value
+    if not isinstance(members, Iterable):
+        return {}
+    return {task.id: task for task in cast("Iterable[Any]", members) if isinstance(task, Task)}
 
 
 def _import_target(where: str) -> ModuleType:

@@ -114,14 +114,17 @@ async def _work(
         _mind_signals(worker)
         _serve_metrics(settings)
         gc.freeze()  # what is there now stays: the collector need not look at it again
-        sweeping = asyncio.create_task(run_sweeps(engine, stop_sweeps, interval=sweep_seconds(settings)))
-        announcing = asyncio.create_task(_announce(worker, announce)) if announce else None
+        beside = [asyncio.create_task(run_sweeps(engine, stop_sweeps, interval=sweep_seconds(settings)))]
+        beside[0].add_done_callback(_log_fault)
+        if announce:
+            beside.append(asyncio.create_task(_announce(worker, announce)))
         try:
             drained = await worker.run()
         finally:
             stop_sweeps.set()
-            for task in filter(None, (sweeping, announcing)):
+            for task in beside:
                 task.cancel()
+            await asyncio.wait(beside)
     finally:
         await engine.close()
     return EXIT_DRAINED if drained else EXIT_CUT_OFF
@@ -130,6 +133,11 @@ async def _work(
 def sweep_seconds(settings: Settings) -> float:
     """How often a worker looks at deadlines: rarely, beside a server that does, yet well within a lease."""
     return max(settings.sweep_interval, min(_SWEEP_SECONDS, settings.lease / 4))
+
+
+def _log_fault(sweeping: asyncio.Task[None]) -> None:
+    if not sweeping.cancelled() and (error := sweeping.exception()) is not None:
+        _log.error("sweeps have ended on this worker; its runs go on", exc_info=error)
 
 
 async def _announce(worker: Worker, announce: Callable[[], object]) -> None:
