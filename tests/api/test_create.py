@@ -64,6 +64,7 @@ async def test_unknown_fields_are_ignored(client: httpx2.AsyncClient) -> None:
         (b'{"runCount": 1', "Invalid JSON"),
         (b'{"runCount": "x", ', "Invalid JSON"),
         (b'{"runCount": \xff}', "Invalid JSON"),
+        (b'{"runCount": 1, "payload": ["\xff"]}', "Invalid JSON"),
         (b"[" * 100_000, "Invalid JSON"),
     ],
 )
