@@ -135,6 +135,21 @@ def test_the_checklist_has_every_item_once() -> None:
     assert rows == [*range(1, 54), *range(103, 113)]
 
 
+def test_the_checklist_names_the_tests_that_name_it() -> None:
+    """A docstring that begins with "Checklist 2, 3." has its test in the rows 2 and 3."""
+    text = (ROOT / "tests" / "CHECKLIST.md").read_text(encoding="utf-8")
+    rows = {int(number): row for number, row in re.findall(r"^\| (\d+) \|(.*)$", text, re.MULTILINE)}
+    absent: list[str] = []
+    for file in sorted((ROOT / "tests").rglob("test_*.py")):
+        for name, told in list_docstrings(file).items():
+            for numbers in re.findall(r"Checklist ((?:\d+(?:, | and )?)+)", told):
+                for number in map(int, re.findall(r"\d+", numbers)):
+                    named = f"`{file.relative_to(ROOT / 'tests').as_posix()}::{name}`"
+                    if number in rows and named not in rows[number]:
+                        absent.append(f"{number}: {named}")
+    assert absent == []
+
+
 def format_settings() -> str:
     """The page of reference that follows from ``headrace.settings``."""
     rows = [
@@ -167,10 +182,16 @@ def list_anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
 
-@cache
 def list_tests(file: Path) -> set[str]:
+    return set(list_docstrings(file))
+
+
+@cache
+def list_docstrings(file: Path) -> dict[str, str]:
+    """Every function of a file by name, with its docstring."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return {node.name: ast.get_docstring(node) or "" for node in functions}
 
 
 def _list_settings() -> Iterator[tuple[str, type, Setting, object]]:
