@@ -69,6 +69,8 @@ def delayed_until(options: RunOptions) -> datetime | None:
 
 def stored_options(options: RunOptions | None) -> str | None:
     """What is kept of the options beside their own columns: JSON, or None where nothing was said."""
+    if options is not None and options.queue is not None:
+        options = msgspec.structs.replace(options, queue=None)  # the lane says it
     if options is None or options == _NO_OPTIONS:
         return None
     return _encode(options).decode("utf-8")

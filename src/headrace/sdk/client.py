@@ -1,0 +1,405 @@
+"""Client and AsyncClient: the same calls, one body (the flows), two ways to run it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Iterable, Sequence
+from typing import Any, Literal, Self, TypeVar, Unpack, overload
+
+import httpx2
+
+from headrace.durations import Duration, parse_duration
+from headrace.engine.outcomes import (
+    BatchCreated,
+    BatchExists,
+    BatchRefused,
+    KeyConflict,
+    Packet,
+    RunCreated,
+    RunExists,
+    StoredItem,
+)
+from headrace.engine.submissions import submit_in_transaction, trigger_in_transaction
+from headrace.errors import ApiError, ConfigurationError
+from headrace.ids import format_batch_id, format_run_id
+from headrace.protocol.batches import CreateBatch
+from headrace.sdk import flows, transactions
+from headrace.sdk.effects import Flow
+from headrace.sdk.handles import AsyncBatchHandle, AsyncRunHandle, BatchHandle, RunHandle
+from headrace.sdk.items import AnyTask, Item, LineEncoder, Options, encode_payload, make_options, read_options, task_id
+from headrace.sdk.runners import run_flow, run_flow_async
+from headrace.sdk.segments import ItemSource
+from headrace.settings import Settings
+from headrace.store.statements import Plan
+from headrace.tasks import Task
+from headrace.telemetry import current_traceparent
+
+P = TypeVar("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+Start = Literal["add", "seal"]
+
+
+class _Common:
+    """What both clients have: where the server is, and the bodies of their calls."""
+
+    def __init__(self, url: str | None, api_key: str | None) -> None:
+        self._settings = Settings.from_environment(api_url=url, api_key=api_key)
+        if not self._settings.api_key:
+            raise ConfigurationError("No API key is given: pass api_key=, or set HEADRACE_API_KEY.")
+        self._http_options: dict[str, Any] = {
+            "base_url": self._settings.api_url,
+            "headers": {"authorization": f"Bearer {self._settings.api_key}", "x-trigger-source": "sdk"},
+            "trust_env": False,
+        }
+
+    def _stream(
+        self,
+        task: AnyTask,
+        items: Any,
+        run_count: int | None,
+        start: Start,
+        key: str | None,
+        ttl: Duration | None,
+        options: dict[str, Any],
+    ) -> Flow[flows.SealedBatch]:
+        if run_count is None and isinstance(items, Sequence):
+            run_count = len(items)  # pyright: ignore[reportUnknownArgumentType]
+        create: dict[str, Any] = {"taskIdentifiers": [task_id(task)], "start": start}
+        if run_count is not None:
+            create["runCount"] = run_count
+        if key is not None:
+            create["idempotencyKey"] = key
+        if ttl is not None:
+            create["idempotencyKeyTTL"] = f"{parse_duration(ttl):g}s"
+        return flows.stream_batch(create, ItemSource(items, LineEncoder(task, options)))
+
+    def _trigger_plan(self, task: AnyTask, payload: Any, options: dict[str, Any]) -> Plan[Any]:
+        return trigger_in_transaction(
+            self._settings.api_key,
+            task_id(task),
+            Packet(encode_payload(task, payload)),
+            read_options(make_options(task, options)),
+            self._settings,
+            traceparent=current_traceparent(),
+        )
+
+    def _submit_plan(
+        self, task: AnyTask, items: Iterable[Any], start: Start, key: str | None, options: dict[str, Any]
+    ) -> Plan[Any]:
+        stored = list(_store_items(task, items, options))
+        if not stored:
+            raise ConfigurationError("A batch has at least one item, but the iterable gave none.")
+        request = CreateBatch(run_count=len(stored), start=start, idempotency_key=key)
+        return submit_in_transaction(
+            self._settings.api_key, request, stored, self._settings, traceparent=current_traceparent()
+        )
+
+
+class Client(_Common):
+    """Triggers runs and reads what became of them, from code without an event loop.
+
+    >>> with Client() as client:                                # doctest: +SKIP
+    ...     handle = client.trigger(resize, image, tags=["a"])
+    ...     handle.result(timeout="30s")
+
+    ``url`` and ``api_key`` default to HEADRACE_API_URL and HEADRACE_API_KEY. Threads may share a client. Raises
+    ConfigurationError without a key.
+    """
+
+    def __init__(self, url: str | None = None, *, api_key: str | None = None) -> None:
+        super().__init__(url, api_key)
+        self._http = httpx2.Client(**self._http_options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the connections."""
+        self._http.close()
+
+    @overload
+    def trigger(
+        self, task: Task[None, R], /, *, connection: Any = None, **options: Unpack[Options]
+    ) -> RunHandle[R]: ...
+    @overload
+    def trigger(
+        self, task: Task[P, R], payload: P, /, *, connection: Any = None, **options: Unpack[Options]
+    ) -> RunHandle[R]: ...
+    @overload
+    def trigger(
+        self, task: str, payload: Any = None, /, *, connection: Any = None, **options: Unpack[Options]
+    ) -> RunHandle[Any]: ...
+    def trigger(self, task: Any, payload: Any = None, /, *, connection: Any = None, **options: Any) -> RunHandle[Any]:
+        """Makes one run of a task (or of the task with an id), with ``payload``.
+
+        ``connection`` is the caller's own open transaction (psycopg, or SQLAlchemy over it): the run then exists if and
+        only if that commits. Raises PayloadError on a payload that the task does not take, ConfigurationError on a wrong
+        option, ApiError and ConnectionFailedError where the server does not take it.
+        """
+        if connection is not None:
+            answer = transactions.run_plan(connection, self._trigger_plan(task, payload, options))
+            return RunHandle(self, _read_run_id(answer), task)
+        return RunHandle(self, self.run_flow(flows.trigger_run(task, payload, options)), task)
+
+    @overload
+    def batch_trigger(
+        self,
+        task: Task[P, R],
+        items: Iterable[P | Item],
+        /,
+        *,
+        run_count: int | None = None,
+        start: Start = "add",
+        batch_key: str | None = None,
+        batch_key_ttl: Duration | None = None,
+        connection: Any = None,
+        **options: Unpack[Options],
+    ) -> BatchHandle[R]: ...
+    @overload
+    def batch_trigger(
+        self,
+        task: str,
+        items: Iterable[Any],
+        /,
+        *,
+        run_count: int | None = None,
+        start: Start = "add",
+        batch_key: str | None = None,
+        batch_key_ttl: Duration | None = None,
+        connection: Any = None,
+        **options: Unpack[Options],
+    ) -> BatchHandle[Any]: ...
+    def batch_trigger(
+        self,
+        task: Any,
+        items: Iterable[Any],
+        /,
+        *,
+        run_count: int | None = None,
+        start: Start = "add",
+        batch_key: str | None = None,
+        batch_key_ttl: Duration | None = None,
+        connection: Any = None,
+        **options: Any,
+    ) -> BatchHandle[Any]:
+        """Makes a batch with a run for each item, and returns when all are stored and the batch is sealed.
+
+        ``items`` is read lazily, in this thread, as it is sent, and may be of any length; an item is a payload, or an Item
+        with options of its own. ``options`` hold for each item. Runs start as items arrive, or with ``start="seal"`` when
+        all have. ``batch_key`` makes a repeated call find the first one's batch. A broken connection is resumed.
+
+        Raises BatchTriggerError on giving up; what ``items`` itself raises comes through, and leaves the batch unsealed.
+        """
+        if isinstance(items, AsyncIterable):
+            raise TypeError("items is an async iterable: use AsyncClient, which reads them.")
+        if connection is not None:
+            answer = transactions.run_plan(connection, self._submit_plan(task, items, start, batch_key, options))
+            return BatchHandle(self, *_read_batch(answer, task))
+        sealed = self.run_flow(self._stream(task, items, run_count, start, batch_key, batch_key_ttl, options))
+        return BatchHandle(self, sealed.id, task, sealed.run_count)
+
+    @overload
+    def batch(self, batch_id: str, task: Task[Any, R], /) -> BatchHandle[R]: ...
+    @overload
+    def batch(self, batch_id: str, task: str | None = None, /) -> BatchHandle[Any]: ...
+    def batch(self, batch_id: str, task: Any = None, /) -> BatchHandle[Any]:
+        """A handle of a batch that was made before; with its task, results are as that one's annotation says."""
+        return BatchHandle(self, batch_id, task or "", None)
+
+    @overload
+    def run(self, run_id: str, task: Task[Any, R], /) -> RunHandle[R]: ...
+    @overload
+    def run(self, run_id: str, task: str | None = None, /) -> RunHandle[Any]: ...
+    def run(self, run_id: str, task: Any = None, /) -> RunHandle[Any]:
+        """A handle of a run that was made before."""
+        return RunHandle(self, run_id, task or "")
+
+    def retrieve_run(self, run_id: str) -> dict[str, Any]:
+        """``GET /api/v3/runs/{id}``. Raises ApiError 404 where there is none."""
+        return self.run_flow(flows.retrieve(f"/api/v3/runs/{flows.quote(run_id)}"))
+
+    def retrieve_batch(self, batch_id: str) -> dict[str, Any]:
+        """``GET /api/v2/batches/{id}``. Raises ApiError 404 where there is none."""
+        return self.run_flow(flows.retrieve(f"/api/v2/batches/{flows.quote(batch_id)}"))
+
+    def list_runs(self, *, limit: int = 25, after: str | None = None, **filters: str | None) -> dict[str, Any]:
+        """A page of runs, newest first: ``data`` and ``pagination``. Filters: status, task, tag, queue, batch, by commas."""
+        return self.run_flow(flows.retrieve("/api/v1/runs", **_name_filters(limit, after, filters)))
+
+    def run_flow(self, flow: Flow[T]) -> T:
+        """Runs a flow of the SDK's; handles use it. Raises RuntimeError inside a running event loop."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return run_flow(flow, self._http)
+        raise RuntimeError("Client blocks, and this is a running event loop: use AsyncClient and await.")
+
+
+class AsyncClient(_Common):
+    """Client for an event loop: the same calls, awaited; ``items`` may be an async iterable. See Client."""
+
+    def __init__(self, url: str | None = None, *, api_key: str | None = None) -> None:
+        super().__init__(url, api_key)
+        self._http = httpx2.AsyncClient(**self._http_options)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Lets go of the connections."""
+        await self._http.aclose()
+
+    @overload
+    async def trigger(
+        self, task: Task[None, R], /, *, connection: Any = None, **options: Unpack[Options]
+    ) -> AsyncRunHandle[R]: ...
+    @overload
+    async def trigger(
+        self, task: Task[P, R], payload: P, /, *, connection: Any = None, **options: Unpack[Options]
+    ) -> AsyncRunHandle[R]: ...
+    @overload
+    async def trigger(
+        self, task: str, payload: Any = None, /, *, connection: Any = None, **options: Unpack[Options]
+    ) -> AsyncRunHandle[Any]: ...
+    async def trigger(
+        self, task: Any, payload: Any = None, /, *, connection: Any = None, **options: Any
+    ) -> AsyncRunHandle[Any]:
+        """See Client.trigger. ``connection``: asyncpg, psycopg.AsyncConnection, SQLAlchemy's AsyncSession or AsyncConnection."""
+        if connection is not None:
+            answer = await transactions.run_plan_async(connection, self._trigger_plan(task, payload, options))
+            return AsyncRunHandle(self, _read_run_id(answer), task)
+        return AsyncRunHandle(self, await self.run_flow(flows.trigger_run(task, payload, options)), task)
+
+    @overload
+    async def batch_trigger(
+        self,
+        task: Task[P, R],
+        items: Iterable[P | Item] | AsyncIterable[P | Item],
+        /,
+        *,
+        run_count: int | None = None,
+        start: Start = "add",
+        batch_key: str | None = None,
+        batch_key_ttl: Duration | None = None,
+        connection: Any = None,
+        **options: Unpack[Options],
+    ) -> AsyncBatchHandle[R]: ...
+    @overload
+    async def batch_trigger(
+        self,
+        task: str,
+        items: Iterable[Any] | AsyncIterable[Any],
+        /,
+        *,
+        run_count: int | None = None,
+        start: Start = "add",
+        batch_key: str | None = None,
+        batch_key_ttl: Duration | None = None,
+        connection: Any = None,
+        **options: Unpack[Options],
+    ) -> AsyncBatchHandle[Any]: ...
+    async def batch_trigger(
+        self,
+        task: Any,
+        items: Any,
+        /,
+        *,
+        run_count: int | None = None,
+        start: Start = "add",
+        batch_key: str | None = None,
+        batch_key_ttl: Duration | None = None,
+        connection: Any = None,
+        **options: Any,
+    ) -> AsyncBatchHandle[Any]:
+        """See Client.batch_trigger."""
+        if connection is not None:
+            known: list[Any] = [item async for item in items] if isinstance(items, AsyncIterable) else items
+            answer = await transactions.run_plan_async(
+                connection, self._submit_plan(task, known, start, batch_key, options)
+            )
+            return AsyncBatchHandle(self, *_read_batch(answer, task))
+        sealed = await self.run_flow(self._stream(task, items, run_count, start, batch_key, batch_key_ttl, options))
+        return AsyncBatchHandle(self, sealed.id, task, sealed.run_count)
+
+    @overload
+    def batch(self, batch_id: str, task: Task[Any, R], /) -> AsyncBatchHandle[R]: ...
+    @overload
+    def batch(self, batch_id: str, task: str | None = None, /) -> AsyncBatchHandle[Any]: ...
+    def batch(self, batch_id: str, task: Any = None, /) -> AsyncBatchHandle[Any]:
+        """See Client.batch."""
+        return AsyncBatchHandle(self, batch_id, task or "", None)
+
+    @overload
+    def run(self, run_id: str, task: Task[Any, R], /) -> AsyncRunHandle[R]: ...
+    @overload
+    def run(self, run_id: str, task: str | None = None, /) -> AsyncRunHandle[Any]: ...
+    def run(self, run_id: str, task: Any = None, /) -> AsyncRunHandle[Any]:
+        """See Client.run."""
+        return AsyncRunHandle(self, run_id, task or "")
+
+    async def retrieve_run(self, run_id: str) -> dict[str, Any]:
+        """See Client.retrieve_run."""
+        return await self.run_flow(flows.retrieve(f"/api/v3/runs/{flows.quote(run_id)}"))
+
+    async def retrieve_batch(self, batch_id: str) -> dict[str, Any]:
+        """See Client.retrieve_batch."""
+        return await self.run_flow(flows.retrieve(f"/api/v2/batches/{flows.quote(batch_id)}"))
+
+    async def list_runs(self, *, limit: int = 25, after: str | None = None, **filters: str | None) -> dict[str, Any]:
+        """See Client.list_runs."""
+        return await self.run_flow(flows.retrieve("/api/v1/runs", **_name_filters(limit, after, filters)))
+
+    async def run_flow(self, flow: Flow[T]) -> T:
+        """Runs a flow of the SDK's; handles use it."""
+        return await run_flow_async(flow, self._http)
+
+
+def _store_items(task: AnyTask, items: Iterable[Any], options: dict[str, Any]) -> Iterable[StoredItem]:
+    shared = read_options(make_options(task, options)) if options or not isinstance(task, str) else None
+    for index, item in enumerate(items):
+        if isinstance(item, Item):
+            own = item.task or task
+            chosen = read_options(make_options(own, {**options, **item.options}))
+            yield StoredItem(index, task_id(own), Packet(encode_payload(own, item.payload)), chosen)
+        else:
+            yield StoredItem(index, task_id(task), Packet(encode_payload(task, item)), shared)
+
+
+def _read_run_id(answer: Any) -> str:
+    match answer:
+        case RunCreated(run_id) | RunExists(run_id):
+            return format_run_id(run_id)
+        case _:
+            raise _refusal(answer)
+
+
+def _read_batch(answer: Any, task: AnyTask) -> tuple[str, AnyTask, int | None]:
+    match answer:
+        case BatchCreated(batch) | BatchExists(batch):
+            return format_batch_id(batch.id), task, batch.run_count
+        case _:
+            raise _refusal(answer)
+
+
+def _refusal(answer: Any) -> ApiError:
+    match answer:
+        case BatchRefused(status, message):
+            return ApiError(status, message)
+        case KeyConflict(message):
+            return ApiError(409, message)
+        case _:
+            return ApiError(500, f"unexpected answer {answer!r}")
+
+
+def _name_filters(limit: int, after: str | None, filters: dict[str, str | None]) -> dict[str, Any]:
+    names = {"task": "taskIdentifier"}
+    chosen = {f"filter[{names.get(name, name)}]": value for name, value in filters.items()}
+    return {"page[size]": limit, "page[after]": after, **chosen}

@@ -1,0 +1,238 @@
+"""Handles: what a trigger gives back, sync and async over the same flows."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from headrace.durations import Duration, parse_duration
+from headrace.errors import ResultTimeoutError
+from headrace.protocol.packets import decode_packet
+from headrace.sdk import flows
+from headrace.sdk.effects import Flow, Sleep
+from headrace.sdk.items import AnyTask
+from headrace.sdk.outcomes import Failed, Ok, Outcome, make_run_error
+
+if TYPE_CHECKING:
+    from headrace.sdk.client import AsyncClient, Client
+
+R = TypeVar("R")
+
+_PAGE: Final = 1_000
+_FIRST_LOOK: Final = 0.1
+_LONGEST_LOOK: Final = 2.0
+
+
+class _RunFlows(Generic[R]):
+    def __init__(self, run_id: str, task: AnyTask) -> None:
+        self.id = run_id
+        self._task = task
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id}>"
+
+    def _result(self, timeout: Duration | None) -> Flow[R]:
+        seconds = None if timeout is None else parse_duration(timeout)
+        body = yield from flows.await_result(self.id, seconds)
+        if body is None:
+            raise ResultTimeoutError(f"run {self.id} had not ended after {seconds:g} s; it goes on")
+        if not body["ok"]:
+            raise make_run_error(self.id, body.get("status") or "FAILED", body.get("error"))
+        return _read_output(self._task, body)
+
+
+class RunHandle(_RunFlows[R]):
+    """A run that was triggered: ``id`` (str), and what can be asked of it."""
+
+    def __init__(self, client: Client, run_id: str, task: AnyTask) -> None:
+        super().__init__(run_id, task)
+        self._client = client
+
+    def result(self, timeout: Duration | None = None) -> R:
+        """The result, once there is one, as the task's annotation says.
+
+        Raises RunFailedError where the run ended without one, ResultTimeoutError after ``timeout`` (a duration).
+        """
+        return self._client.run_flow(self._result(timeout))
+
+    def retrieve(self) -> dict[str, Any]:
+        """The run as the server shows it (``GET /api/v3/runs/{id}``)."""
+        return self._client.retrieve_run(self.id)
+
+    def status(self) -> str:
+        """Its status, such as QUEUED, EXECUTING or COMPLETED."""
+        return self.retrieve()["status"]
+
+
+class AsyncRunHandle(_RunFlows[R]):
+    """RunHandle for an event loop."""
+
+    def __init__(self, client: AsyncClient, run_id: str, task: AnyTask) -> None:
+        super().__init__(run_id, task)
+        self._client = client
+
+    async def result(self, timeout: Duration | None = None) -> R:
+        """See RunHandle.result."""
+        return await self._client.run_flow(self._result(timeout))
+
+    async def retrieve(self) -> dict[str, Any]:
+        """See RunHandle.retrieve."""
+        return await self._client.retrieve_run(self.id)
+
+    async def status(self) -> str:
+        """See RunHandle.status."""
+        return (await self.retrieve())["status"]
+
+
+class _BatchFlows(Generic[R]):
+    def __init__(self, batch_id: str, task: AnyTask, run_count: int | None) -> None:
+        self.id = batch_id
+        self.run_count = run_count
+        self._task = task
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id} of {self.run_count} items>"
+
+    def _wait(self, timeout: Duration | None) -> Flow[dict[str, Any]]:
+        seconds = None if timeout is None else parse_duration(timeout)
+        body = yield from flows.await_batch(self.id, seconds)
+        if body is None:
+            raise ResultTimeoutError(f"batch {self.id} had not ended after {seconds:g} s; it goes on")
+        return body
+
+    def _next_in_order(self, position: int, looks: _Looks) -> Flow[list[Outcome[R]] | None]:
+        """Flow: the outcomes from index ``position`` on, as far as they have ended without a gap; None at the end."""
+        while True:
+            if self.run_count is not None and position >= self.run_count:
+                return None
+            page = yield from flows.list_results(self.id, position - 1, _PAGE)
+            ready: list[Outcome[R]] = []
+            for body in page:
+                if body["index"] != position + len(ready):
+                    break
+                ready.append(self._read(body))
+            if ready:
+                looks.reset()
+                return ready
+            if (yield from self._look_again(looks)) and not page:
+                return None
+
+    def _next_completed(self, seen: set[int], looks: _Looks) -> Flow[list[Outcome[R]] | None]:
+        """Flow: outcomes that were not seen before; None when there will be no more."""
+        while True:
+            ended = yield from self._has_ended(0)
+            fresh: list[Outcome[R]] = []
+            after = -1
+            while page := (yield from flows.list_results(self.id, after, _PAGE)):
+                after = page[-1]["index"]
+                fresh += [self._read(body) for body in page if body["index"] not in seen]
+            if fresh:
+                looks.reset()
+                seen.update(outcome.index for outcome in fresh)
+                return fresh
+            if ended:
+                return None
+            yield from self._look_again(looks)
+
+    def _look_again(self, looks: _Looks) -> Flow[bool]:
+        """Flow: waits for something to change. True where the batch has ended."""
+        ended = yield from self._has_ended(looks.next())
+        if not ended:
+            yield Sleep(0.01)
+        return ended
+
+    def _has_ended(self, wait: float) -> Flow[bool]:
+        body = yield from flows.retrieve(f"/api/v2/batches/{self.id}", wait=wait or None)
+        if self.run_count is None and body.get("runCount") is not None and body["status"] != "PENDING":
+            self.run_count = body["runCount"]
+        return body["status"] in {"COMPLETED", "PARTIAL_FAILED", "ABORTED"}
+
+    def _read(self, body: dict[str, Any]) -> Outcome[R]:
+        if body["ok"]:
+            return Ok(body["index"], body["id"], _read_output(self._task, body))
+        return Failed(body["index"], body["id"], body.get("status") or "FAILED", body.get("error") or {})
+
+
+class _Looks:
+    """How long to wait until the next look: longer the longer nothing comes."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self._seconds = _FIRST_LOOK
+
+    def next(self) -> float:
+        seconds = self._seconds
+        self._seconds = min(seconds * 2, _LONGEST_LOOK)
+        return seconds
+
+
+class BatchHandle(_BatchFlows[R]):
+    """A batch: ``id`` (str), ``run_count`` (int), and what can be asked of it."""
+
+    def __init__(self, client: Client, batch_id: str, task: AnyTask, run_count: int | None) -> None:
+        super().__init__(batch_id, task, run_count)
+        self._client = client
+
+    def retrieve(self) -> dict[str, Any]:
+        """The batch as the server shows it (``GET /api/v2/batches/{id}``)."""
+        return self._client.retrieve_batch(self.id)
+
+    def wait(self, timeout: Duration | None = None) -> dict[str, Any]:
+        """Waits until all runs have ended; gives the batch. Raises ResultTimeoutError after ``timeout`` (a duration)."""
+        return self._client.run_flow(self._wait(timeout))
+
+    def results(self) -> Iterator[Outcome[R]]:
+        """An outcome for each item, in input order, each as soon as it and all before it have ended. Read in pages."""
+        position, looks = 0, _Looks()
+        while (ready := self._client.run_flow(self._next_in_order(position, looks))) is not None:
+            yield from ready
+            position += len(ready)
+
+    def as_completed(self) -> Iterator[Outcome[R]]:
+        """An outcome for each item, those that ended first first, as far as one look can tell."""
+        seen: set[int] = set()
+        looks = _Looks()
+        while (ready := self._client.run_flow(self._next_completed(seen, looks))) is not None:
+            yield from ready
+
+
+class AsyncBatchHandle(_BatchFlows[R]):
+    """BatchHandle for an event loop."""
+
+    def __init__(self, client: AsyncClient, batch_id: str, task: AnyTask, run_count: int | None) -> None:
+        super().__init__(batch_id, task, run_count)
+        self._client = client
+
+    async def retrieve(self) -> dict[str, Any]:
+        """See BatchHandle.retrieve."""
+        return await self._client.retrieve_batch(self.id)
+
+    async def wait(self, timeout: Duration | None = None) -> dict[str, Any]:
+        """See BatchHandle.wait."""
+        return await self._client.run_flow(self._wait(timeout))
+
+    async def results(self) -> AsyncIterator[Outcome[R]]:
+        """See BatchHandle.results."""
+        position, looks = 0, _Looks()
+        while (ready := await self._client.run_flow(self._next_in_order(position, looks))) is not None:
+            for outcome in ready:
+                yield outcome
+            position += len(ready)
+
+    async def as_completed(self) -> AsyncIterator[Outcome[R]]:
+        """See BatchHandle.as_completed."""
+        seen: set[int] = set()
+        looks = _Looks()
+        while (ready := await self._client.run_flow(self._next_completed(seen, looks))) is not None:
+            for outcome in ready:
+                yield outcome
+
+
+def _read_output(task: AnyTask, body: dict[str, Any]) -> Any:
+    """The result that an answer holds: JSON text and its media type."""
+    text = body.get("output")
+    data = None if text is None else text.encode("utf-8")
+    media_type = body.get("outputType") or "application/json"
+    return decode_packet(data, media_type) if isinstance(task, str) else task.decode_output(data, media_type)

@@ -1,0 +1,146 @@
+"""What is triggered, as it goes over the wire: payloads encoded, options spelt as the protocol spells them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, TypedDict
+
+import msgspec
+
+from headrace.durations import Duration, parse_duration
+from headrace.errors import ConfigurationError
+from headrace.protocol.options import RunOptions
+from headrace.tasks import Task
+from headrace.values import encode_json
+
+AnyTask = Task[Any, Any] | str
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class Options(TypedDict, total=False):
+    """What may be said of a run beside its payload. Durations are seconds, timedelta or text such as "5m".
+
+    ``delay`` may also be a datetime. ``idempotency_key`` makes a second trigger with the same key (per task) give the first
+    one's run; it holds for ``idempotency_key_ttl``.
+    """
+
+    delay: Duration | datetime
+    tags: list[str] | str
+    max_attempts: int
+    queue: str
+    idempotency_key: str
+    idempotency_key_ttl: Duration
+    ttl: Duration
+    priority: float
+    concurrency_key: str
+    metadata: Any
+    max_duration: Duration
+    version: str
+    machine: str
+    test: bool
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Item:
+    """An item of a batch with options of its own, or for another task: ``Item(url, tags=["big"])``."""
+
+    payload: Any
+    task: AnyTask | None
+    options: dict[str, Any]
+
+    def __init__(self, payload: Any = None, *, task: AnyTask | None = None, **options: Any) -> None:
+        object.__setattr__(self, "payload", payload)
+        object.__setattr__(self, "task", task)
+        object.__setattr__(self, "options", options)
+
+
+def task_id(task: AnyTask) -> str:
+    """The id of a task, or of the text that is one."""
+    return task if isinstance(task, str) else task.id
+
+
+def encode_payload(task: AnyTask, payload: Any) -> bytes | None:
+    """The payload as JSON, checked where the task is known. Raises PayloadError."""
+    return encode_json(payload) if isinstance(task, str) else task.encode_payload(payload)
+
+
+def make_options(task: AnyTask, given: dict[str, Any]) -> dict[str, Any]:
+    """Options as they stand on the wire; a known task's own queue is named. Raises ConfigurationError on a wrong one."""
+    wire: dict[str, Any] = {}
+    for name, value in given.items():
+        if value is None:
+            continue
+        translate = _TRANSLATIONS.get(name)
+        if translate is None:
+            allowed = ", ".join(sorted(_TRANSLATIONS))
+            raise ConfigurationError(f"There is no option {name!r} for a run; there are: {allowed}.")
+        key, convert = translate
+        try:
+            wire[key] = convert(value)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"The option {name} is {value!r}: {error}") from None
+    if not isinstance(task, str) and "queue" not in wire and task.queue != f"task/{task.id}":
+        wire["queue"] = {"name": task.queue}
+    return wire
+
+
+def read_options(wire: dict[str, Any]) -> RunOptions:
+    """Options as the server reads them. Raises ConfigurationError where it would refuse them."""
+    try:
+        return msgspec.convert(wire, RunOptions)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"These options are not what a run can have: {error}") from None
+
+
+class LineEncoder:
+    """Items of one batch to lines of NDJSON. Options that all items share are encoded once."""
+
+    def __init__(self, task: AnyTask, options: dict[str, Any]) -> None:
+        self._task = task
+        self._options = options
+        self._default = self._encode_tail(task, options)
+        read_options(make_options(task, options))
+
+    def __call__(self, index: int, item: Any) -> bytes:
+        """One line, with its newline."""
+        task, tail, payload = self._task, self._default, item
+        if isinstance(item, Item):
+            task, payload = item.task or self._task, item.payload
+            tail = self._encode_tail(task, {**self._options, **item.options})
+        data = encode_payload(task, payload)
+        if data is None:
+            return b'{"index":%d,%s}\n' % (index, tail)
+        return b'{"index":%d,%s,"payload":%s}\n' % (index, tail, data)
+
+    @staticmethod
+    def _encode_tail(task: AnyTask, options: dict[str, Any]) -> bytes:
+        wire = make_options(task, options)
+        return b'"task":%s' % _encode(task_id(task)) + (b',"options":%s' % _encode(wire) if wire else b"")
+
+
+def _delay_text(value: Duration | datetime) -> str:
+    return value.isoformat() if isinstance(value, datetime) else _duration_text(value)
+
+
+def _duration_text(value: Duration) -> str:
+    return f"{parse_duration(value):g}s"
+
+
+_TRANSLATIONS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
+    "delay": ("delay", _delay_text),
+    "tags": ("tags", lambda value: [value] if isinstance(value, str) else list(value)),
+    "max_attempts": ("maxAttempts", int),
+    "queue": ("queue", lambda value: {"name": value}),
+    "idempotency_key": ("idempotencyKey", str),
+    "idempotency_key_ttl": ("idempotencyKeyTTL", _duration_text),
+    "ttl": ("ttl", _duration_text),
+    "priority": ("priority", float),
+    "concurrency_key": ("concurrencyKey", str),
+    "metadata": ("metadata", lambda value: value),
+    "max_duration": ("maxDuration", parse_duration),
+    "version": ("lockToVersion", str),
+    "machine": ("machine", str),
+    "test": ("test", bool),
+}
