@@ -6,6 +6,8 @@ is sealed already, a lease that is lost) is no exception: those are values in ``
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class HeadraceError(Exception):
     """The root: catch it to catch all that headrace raises on purpose."""
@@ -38,15 +40,17 @@ class ConnectionFailedError(ClientError):
 class ApiError(ClientError):
     """The server answered with an error status.
 
-    Attributes: ``status`` (int), ``message`` (str), ``headers`` (dict with lower-case names), ``body`` (parsed JSON or None).
+    Attributes: ``status`` (int), ``message`` (str), ``headers`` (dict with lower-case names), ``body`` (the parsed JSON object, or an empty dict).
     """
 
-    def __init__(self, status: int, message: str, headers: dict[str, str] | None = None, body: object = None) -> None:
+    def __init__(
+        self, status: int, message: str, headers: dict[str, str] | None = None, body: dict[str, Any] | None = None
+    ) -> None:
         super().__init__(f"{status}: {message}")
         self.status = status
         self.message = message
         self.headers = headers or {}
-        self.body = body
+        self.body: dict[str, Any] = body or {}
 
 
 class BatchTriggerError(ClientError):

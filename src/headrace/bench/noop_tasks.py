@@ -8,12 +8,12 @@ from headrace import task
 
 
 @task
-async def noop(number: int) -> int:
+async def noop(number: object) -> object:
     """Gives back what it was given."""
     return number
 
 
 @task
-async def tell_time(number: int) -> float:
+async def tell_time(_number: int) -> float:
     """The wall clock at the first line of a run, in seconds."""
     return time.time()

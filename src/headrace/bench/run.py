@@ -104,7 +104,7 @@ def _measure_drain(database_url: str, runs: int) -> float:
     """Runs a second of one worker process, from the first claim to the last result, by the database's clock."""
     _run(_empty(database_url))
     with running_server(database_url) as (url, _):
-        stream_batch(url, runs, make_body(runs).replace(b'{"n":', b"").replace(b"}}\n", b"}\n"))
+        stream_batch(url, runs, make_body(runs))
     with running_worker(database_url, concurrency=500):
         return runs / _run(_await_drain(database_url, runs))
 
@@ -113,14 +113,16 @@ def _measure_starts(database_url: str, starts: int) -> tuple[float, float]:
     """p50 and p99, in ms, from the call of ``trigger`` to the first line of the task, one run at a time."""
     _run(_empty(database_url))
     latencies: list[float] = []
-    with running_server(database_url) as (url, _), running_worker(database_url, concurrency=10):
-        with Client(url, api_key=API_KEY) as client:
-            for turn in range(10 + starts):
-                called = time.time()
-                started = client.trigger(tell_time, turn).result(timeout=30)
-                if turn >= 10:
-                    latencies.append((started - called) * 1000)
-                time.sleep(0.06)  # idle again, and past the spacing of hints: a start from rest is measured
+    with ExitStack() as stack:
+        url, _ = stack.enter_context(running_server(database_url))
+        stack.enter_context(running_worker(database_url, concurrency=10))
+        client = stack.enter_context(Client(url, api_key=API_KEY))
+        for turn in range(10 + starts):
+            called = time.time()
+            started = client.trigger(tell_time, turn).result(timeout=30)
+            if turn >= 10:
+                latencies.append((started - called) * 1000)
+            time.sleep(0.06)  # idle again, and past the spacing of hints: a start from rest is measured
     latencies.sort()
     return latencies[len(latencies) // 2], latencies[min(len(latencies) - 1, int(len(latencies) * 0.99))]
 

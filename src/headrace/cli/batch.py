@@ -6,7 +6,7 @@ import sys
 from collections.abc import Generator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Final
+from typing import Annotated, Any, BinaryIO, Final, cast
 
 import msgspec
 from cyclopts import App, Parameter
@@ -105,7 +105,7 @@ def show(
             "succeeded": progress["succeeded"],
             "failed": progress["failed"],
             "created": batch["createdAt"],
-            "error": (batch.get("error") or {}).get("message"),
+            "error": cast("dict[str, Any]", batch.get("error") or {}).get("message"),
         }
     )
     for error in batch["processing"]["errors"]:

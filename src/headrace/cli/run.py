@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
 from cyclopts import App, Parameter
 
@@ -52,8 +52,8 @@ def show(
             "error": f"{error.get('name')}: {error.get('message')}" if error else None,
         }
     )
-    for attempt in run.get("attempts") or []:
-        failure = attempt.get("error") or {}
+    for attempt in cast("list[dict[str, Any]]", run.get("attempts") or []):
+        failure = cast("dict[str, Any]", attempt.get("error") or {})
         print_fields({"attempt": f"{attempt['number']} {attempt['status']} {failure.get('message', '')}".rstrip()})
     return OK
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncIterable, Iterable
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 import httpx2
@@ -64,8 +64,8 @@ class _Common:
         ttl: Duration | None,
         options: dict[str, Any],
     ) -> Flow[flows.SealedBatch]:
-        if run_count is None and isinstance(items, Sequence):
-            run_count = len(items)  # pyright: ignore[reportUnknownArgumentType]
+        if run_count is None and hasattr(items, "__len__"):
+            run_count = len(items)
         create: dict[str, Any] = {"taskIdentifiers": [task_id(task)], "start": start}
         if run_count is not None:
             create["runCount"] = run_count
@@ -321,7 +321,7 @@ class AsyncClient(_Common):
     ) -> AsyncBatchHandle[Any]:
         """See Client.batch_trigger."""
         if connection is not None:
-            known: list[Any] = [item async for item in items] if isinstance(items, AsyncIterable) else items
+            known: Any = [item async for item in items] if isinstance(items, AsyncIterable) else items  # pyright: ignore[reportUnknownVariableType]
             answer = await transactions.run_plan_async(
                 connection, self._submit_plan(task, known, start, batch_key, options)
             )

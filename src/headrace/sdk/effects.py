@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -53,11 +53,17 @@ class Answer:
             return None
 
     @property
+    def body(self) -> dict[str, Any]:
+        """The body, parsed, where it is an object; else an empty one."""
+        body = self.json
+        return cast("dict[str, Any]", body) if isinstance(body, dict) else {}
+
+    @property
     def message(self) -> str:
         """What the body says is wrong."""
-        body = self.json
-        if isinstance(body, dict) and isinstance(body.get("error"), str):  # pyright: ignore[reportUnknownMemberType]
-            return body["error"]
+        body = self.body
+        if isinstance(body.get("error"), str):
+            return str(body["error"])
         return self.content[:200].decode("utf-8", "replace")
 
 

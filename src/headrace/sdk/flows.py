@@ -111,7 +111,7 @@ def _create(body: dict[str, Any], tries: int) -> Flow[dict[str, Any]]:
         answer = yield from send_patiently(request, tries=tries)
     except ClientError as error:
         raise _give_up("create", None, error) from error
-    return answer.json
+    return answer.body
 
 
 def _send_segment(batch_id: str, segment: Segment, tries: int) -> Flow[bool]:
@@ -126,9 +126,9 @@ def _send_segment(batch_id: str, segment: Segment, tries: int) -> Flow[bool]:
     attempt = 1
     while True:
         answer: Answer | Broken = yield request
-        body: Any = answer.json if isinstance(answer, Answer) and answer.status == 200 else None
-        if isinstance(body, dict) and "sealed" in body:
-            stored = body["itemsAccepted"] + body["itemsDeduplicated"]
+        body = answer.body if isinstance(answer, Answer) and answer.status == 200 else {}
+        if "sealed" in body:
+            stored: int = body["itemsAccepted"] + body["itemsDeduplicated"]
             if body["sealed"] or (stored >= segment.sent and segment.complete):
                 return bool(body["sealed"])
         elif isinstance(answer, Answer) and answer.status >= 400 and not may_retry(answer):
@@ -152,7 +152,7 @@ def _seal(batch_id: str, segment: Segment, tries: int) -> Flow[SealedBatch]:
             )
         except ClientError as error:
             raise _give_up("seal", batch_id, error) from error
-        body: dict[str, Any] = answer.json
+        body = answer.body
         if body["sealed"]:
             return SealedBatch(batch_id, body["runCount"])
         if attempt >= tries:
@@ -173,7 +173,7 @@ def _seal(batch_id: str, segment: Segment, tries: int) -> Flow[SealedBatch]:
 
 def _give_up(phase: str, batch_id: str | None, error: ClientError) -> BatchTriggerError:
     status = error.status if isinstance(error, ApiError) else None
-    body: Any = error.body if isinstance(error, ApiError) and isinstance(error.body, dict) else {}
+    body = error.body if isinstance(error, ApiError) else {}
     wait = retry_after(Answer(error.status, error.headers, b"")) if isinstance(error, ApiError) else None
     doing = {"create": "create the batch", "stream": "stream the items of the batch", "seal": "seal the batch"}[phase]
     return BatchTriggerError(

@@ -1,6 +1,6 @@
 """When a request is sent again, and after how long. research/batch.md 4.2, where it is right.
 
-Sent again: no answer at all, 408, 409 (unless it is a conflict of keys), 429, 5xx, and whatever says ``x-should-retry:
+Sent again: no answer at all, 408, 429, 5xx, and whatever says ``x-should-retry:
 true``. Not sent again: other 4xx, and whatever says false. Five tries; the delays double from one second with jitter.
 """
 
@@ -76,7 +76,7 @@ def to_error(answer: Answer | Broken, request: Send) -> ClientError:
         )
         error.__cause__ = answer.cause
         return error
-    return ApiError(answer.status, answer.message, answer.headers, answer.json)
+    return ApiError(answer.status, answer.message, answer.headers, answer.body)
 
 
 def _number(text: str | None) -> float | None:

@@ -21,10 +21,11 @@ def run_plan(connection: Any, plan: Plan[T]) -> T:
     """
     driver = _find_driver(connection)
     _require_psycopg(driver, "Connection")
-    import psycopg  # noqa: PLC0415 - whoever has such a connection has psycopg
+    from psycopg import RawCursor  # noqa: PLC0415 - whoever has such a connection has psycopg
+    from psycopg.rows import dict_row  # noqa: PLC0415
 
     try:
-        with psycopg.RawCursor(driver, row_factory=psycopg.rows.dict_row) as cursor:
+        with RawCursor[Any](driver, row_factory=dict_row) as cursor:
             statement = next(plan)
             while True:
                 cursor.execute(statement.sql.encode("utf-8"), list(statement.args))
@@ -48,10 +49,11 @@ async def run_plan_async(connection: Any, plan: Plan[T]) -> T:
             )
         return await run_plan_on(driver, plan)
     _require_psycopg(driver, "AsyncConnection")
-    import psycopg  # noqa: PLC0415 - whoever has such a connection has psycopg
+    from psycopg import AsyncRawCursor  # noqa: PLC0415 - whoever has such a connection has psycopg
+    from psycopg.rows import dict_row  # noqa: PLC0415
 
     try:
-        async with psycopg.AsyncRawCursor(driver, row_factory=psycopg.rows.dict_row) as cursor:
+        async with AsyncRawCursor[Any](driver, row_factory=dict_row) as cursor:
             statement = next(plan)
             while True:
                 await cursor.execute(statement.sql.encode("utf-8"), list(statement.args))
@@ -62,7 +64,7 @@ async def run_plan_async(connection: Any, plan: Plan[T]) -> T:
 
 def _find_driver(connection: Any) -> Any:
     """The driver's connection of what was given; a SQLAlchemy object begins its transaction if it has not."""
-    if hasattr(connection, "connection") and callable(connection.connection) and hasattr(connection, "get_bind"):
+    if hasattr(connection, "get_bind"):
         connection = connection.connection()  # a Session
     if hasattr(connection, "exec_driver_sql"):
         connection.exec_driver_sql("SELECT 1")  # SQLAlchemy begins at the first statement, and with it the driver
