@@ -136,7 +136,7 @@ def test_the_checklist_has_every_item_once() -> None:
 
 
 def test_the_checklist_names_the_tests_that_name_it() -> None:
-    """A docstring that begins with "Checklist 2, 3." has its test in the rows 2 and 3."""
+    """A test whose docstring says ``Checklist N`` stands in row N."""
     text = (ROOT / "tests" / "CHECKLIST.md").read_text(encoding="utf-8")
     rows = {int(number): row for number, row in re.findall(r"^\| (\d+) \|(.*)$", text, re.MULTILINE)}
     absent: list[str] = []
