@@ -12,11 +12,10 @@ import msgspec
 from cyclopts import App, Parameter
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from headrace.cli.connection import open_client
+from headrace.cli.connection import open_client, told_when_missing
 from headrace.cli.options import ApiKey, ApiUrl, Json
-from headrace.cli.outcome import FAILED, NOT_FOUND, OK, USAGE, CommandError
+from headrace.cli.outcome import FAILED, OK, USAGE, CommandError
 from headrace.cli.output import err, out, print_fields, print_json
-from headrace.errors import ApiError
 
 batch_app: Final = App(name="batch", help="Stream items as a batch; look at batches.")
 
@@ -51,12 +50,12 @@ def run(
     with ExitStack() as stack:
         client = stack.enter_context(open_client(api_url, api_key))
         source = sys.stdin.buffer if items == "-" else stack.enter_context(_open_items(items))
+        sink = stack.enter_context(_open_results(results)) if results else None
         progress = stack.enter_context(Progress(*columns, console=err, disable=not err.is_terminal))
         streamed = progress.add_task("streamed", total=None)
         handle = client.batch_trigger(task, _read_payloads(source, items, lambda: progress.advance(streamed)))
         succeeded = failed = 0
         if wait or results:
-            sink = stack.enter_context(results.open("wb")) if results else None
             finished = progress.add_task("finished", total=handle.run_count)
             for outcome in handle.results():
                 succeeded += outcome.ok
@@ -84,13 +83,8 @@ def show(
     api_key: ApiKey = None,
 ) -> int:
     """Show a batch: its status, how far it is, and which items could not become a run."""
-    with open_client(api_url, api_key) as client:
-        try:
-            batch: dict[str, Any] = client.retrieve_batch(batch_id)
-        except ApiError as error:
-            if error.status == 404:
-                raise CommandError(f"There is no batch {batch_id} in this key's environment.", NOT_FOUND) from None
-            raise
+    with open_client(api_url, api_key) as client, told_when_missing(f"batch {batch_id}"):
+        batch: dict[str, Any] = client.retrieve_batch(batch_id)
     if json:
         print_json(batch)
         return OK
@@ -122,17 +116,24 @@ def _open_items(name: str) -> BinaryIO:
         ) from None
 
 
+def _open_results(path: Path) -> BinaryIO:
+    try:
+        return path.open("wb")
+    except OSError as error:
+        raise CommandError(f"{path} can't be written: {error.strerror}. Nothing was sent.", USAGE) from None
+
+
 def _read_payloads(source: BinaryIO, name: str, count: Any) -> Generator[Any]:
     for number, line in enumerate(source, 1):
         if not line.strip():
             continue
         try:
-            payload = msgspec.json.decode(line)
+            msgspec.json.decode(line)
         except msgspec.DecodeError as error:
             raise CommandError(
                 f"{name}, line {number} is no JSON: {error}. The batch stays unsealed and is aborted later.", USAGE
             ) from None
-        yield payload
+        yield msgspec.Raw(line.strip())  # as it stands: no number is rounded on its way
         count()
 
 

@@ -14,6 +14,7 @@ from cyclopts import Parameter
 
 from headrace.bench.report import list_misses
 from headrace.bench.run import run_benchmark
+from headrace.cli.options import Json
 from headrace.cli.outcome import FAILED, OK
 from headrace.cli.output import err, out, print_fields, print_json
 from headrace.store.embedded import EmbeddedPostgres
@@ -22,8 +23,10 @@ from headrace.store.migrate import migrate_database
 
 def bench(
     *,
-    json: bool = False,
-    quick: Annotated[bool, Parameter(help="A twentieth of the work, once: shows that it runs, says little")] = False,
+    json: Json = False,
+    quick: Annotated[
+        bool, Parameter(negative="", help="A twentieth of the work, once: shows that it runs, says little")
+    ] = False,
     database_url: Annotated[
         str | None,
         Parameter(

@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
-from headrace.cli.outcome import UNREACHABLE, CommandError
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from headrace.cli.outcome import NOT_FOUND, UNREACHABLE, CommandError
+from headrace.errors import ApiError, BatchTriggerError, ConnectionFailedError
 from headrace.sdk import Client
 from headrace.settings import Settings
 
 
-def open_client(api_url: str | None, api_key: str | None) -> Client:
-    """A client of the server that the options or the environment name. Raises CommandError without a key."""
+@contextmanager
+def open_client(api_url: str | None, api_key: str | None) -> Generator[Client]:
+    """A client of the server that the options or the environment name. Raises CommandError where it can't be used."""
     settings = Settings.from_environment(api_url=api_url, api_key=api_key)
     if not settings.api_key:
         raise CommandError(
             "No API key is given. Set HEADRACE_API_KEY, or give --api-key; `headrace keys create` makes one.",
             UNREACHABLE,
         )
-    return Client(settings.api_url, api_key=settings.api_key)
+    with Client(settings.api_url, api_key=settings.api_key) as client:
+        try:
+            yield client
+        except (ConnectionFailedError, BatchTriggerError) as error:
+            if isinstance(error, BatchTriggerError) and not isinstance(error.__cause__, ConnectionFailedError):
+                raise
+            raise CommandError(f"{error} The server is looked for at {settings.api_url}.", UNREACHABLE) from error
+
+
+@contextmanager
+def told_when_missing(what: str) -> Generator[None]:
+    """Says in plain words that ``what`` is not there. Raises CommandError for the server's 404."""
+    try:
+        yield
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        raise CommandError(f"There is no {what} in the environment of this key.", NOT_FOUND) from None

@@ -76,7 +76,7 @@ def demo(
     heed_terminals()
     with tempfile.TemporaryDirectory(prefix="headrace-demo-", ignore_cleanup_errors=True) as folder:
         # A lease of three seconds: a killed worker's runs are taken up again while somebody is looking.
-        settings = Settings(data_dir=folder, port=port, lease=3.0, heartbeat=1.0, concurrency=8, log_level="warning")
+        settings = Settings(data_dir=folder, port=port, lease=3.0, heartbeat=1.0, concurrency=8, log_level="error")
         err.print("starting PostgreSQL, the API server and a worker")
         with LocalHeadrace(settings) as local:
             local.start_server()
@@ -119,9 +119,10 @@ class _Demo:
             self._watch(streaming, kill=kill)
             streaming.join()
         if proxy:
-            self._events.append(
+            self._events.insert(
+                0,
                 f"cut the client's connection in mid-stream ({proxy.cuts}x, after {proxy.cut_at / 2**20:.1f} MiB); "
-                f"it resumed on a new one, {proxy.connections} in all"
+                f"it resumed on a new one, {proxy.connections} in all",
             )
         with Client(self._local.url, api_key=self._local.key) as client:
             outcomes: list[Any] = list(client.batch(self._handle.id, self._tasks.take_census).results())
@@ -129,7 +130,13 @@ class _Demo:
         counts: list[Any] = [outcome.value for outcome in outcomes if outcome.ok]
         checks = [*self._check_answers(outcomes), *self._check_database()]
         if proxy:
-            checks.append(Check("the client's connection was cut", proxy.cuts == 1, f"{proxy.cuts} time"))
+            checks.append(
+                Check(
+                    "the client's connection was cut",
+                    proxy.cuts == 1,
+                    "once" if proxy.cuts == 1 else f"{proxy.cuts} times",
+                )
+            )
         return Report(
             files=len(self._paths),
             counted=len(counts),
@@ -204,7 +211,9 @@ class _Demo:
         distinct = len({outcome.run_id for outcome in outcomes})
         yield Check("API: each with a run of its own", distinct == total, f"{distinct} distinct run ids")
         astray = [one for one in outcomes if one.ok and one.value.path != self._paths[one.index]]
-        yield Check("API: each count is of the file that was sent as that item", not astray, f"{len(astray)} are not")
+        yield Check(
+            "API: each count is of the file that was sent as that item", not astray, f"{len(astray)} are of another"
+        )
         names = Counter(describe_error(one.error).partition(":")[0] for one in outcomes if not one.ok)
         told = ", ".join(f"{number} {name}" for name, number in names.items()) or "none failed"
         yield Check("API: a run that failed did so by its file", _NO_PYTHON.issuperset(names), told)
@@ -216,10 +225,10 @@ class _Demo:
         once = found["indexes"] == total and (found["lowest"], found["highest"]) == (0, total - 1)
         seen = f"{found['indexes']} distinct indexes, {found['lowest']} to {found['highest']}"
         yield Check("SQL: every index has one run, none has two", once and found["runs"] == total, seen)
-        yield Check("SQL: all of them have ended", not found["unfinished"], f"{found['unfinished']} have not")
+        yield Check("SQL: all of them have ended", not found["unfinished"], f"{found['unfinished']} are open")
         yield Check("SQL: there is no run beside them", not found["strays"], f"{found['strays']} others")
         again = found["taken_up_again"]
-        self._events.append(f"{again} runs that a worker had begun were taken up by another")
+        self._events.append(f"{again} runs that a worker had begun and not ended were taken up by another")
 
     async def _fetch_runs(self) -> Any:
         connection: Any = await asyncpg.connect(self._local.database_url)
@@ -247,16 +256,17 @@ def describe_error(error: Any) -> str:
 
 def _print_report(report: Report) -> None:
     print_table(
-        ["module", "complexity", "depth", "longest function", "lines", "functions", "classes"],
+        ["module", "complexity", "depth", "longest", "lines", "functions", "classes", "longest function"],
         [
             [
                 one.path,
                 one.complexity,
                 one.depth,
-                f"{one.longest_name}, {one.longest}",
+                one.longest,
                 one.lines,
                 one.functions,
                 one.classes,
+                one.longest_name,
             ]
             for one in report.most_complex
         ],

@@ -11,8 +11,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-out: Final = Console(highlight=False, soft_wrap=True)
-err: Final = Console(stderr=True, highlight=False, soft_wrap=True)
+_WIDE: Final = 400
+
+
+def _make_console(*, stderr: bool) -> Console:
+    # a file or a program has no width: nothing is folded for it
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, highlight=False, soft_wrap=True, width=None if stream.isatty() else _WIDE)
+
+
+out: Final = _make_console(stderr=False)
+err: Final = _make_console(stderr=True)
 
 
 def print_json(value: Any) -> None:

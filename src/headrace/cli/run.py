@@ -6,11 +6,10 @@ from typing import Annotated, Any, Final, cast
 
 from cyclopts import App, Parameter
 
-from headrace.cli.connection import open_client
+from headrace.cli.connection import open_client, told_when_missing
 from headrace.cli.options import ApiKey, ApiUrl, Json
-from headrace.cli.outcome import NOT_FOUND, OK, CommandError
+from headrace.cli.outcome import OK
 from headrace.cli.output import print_fields, print_json, print_table
-from headrace.errors import ApiError
 
 run_app: Final = App(name="run", help="Look at runs.")
 
@@ -25,13 +24,8 @@ def show(
     api_key: ApiKey = None,
 ) -> int:
     """Show a run: its status, payload, result or error, and attempts."""
-    with open_client(api_url, api_key) as client:
-        try:
-            run: dict[str, Any] = client.retrieve_run(run_id)
-        except ApiError as error:
-            if error.status == 404:
-                raise CommandError(f"There is no run {run_id} in this key's environment.", NOT_FOUND) from None
-            raise
+    with open_client(api_url, api_key) as client, told_when_missing(f"run {run_id}"):
+        run: dict[str, Any] = client.retrieve_run(run_id)
     if json:
         print_json(run)
         return OK

@@ -36,6 +36,7 @@ from headrace.engine.outcomes import (
 )
 from headrace.engine.rows import read_batch, read_json, read_run
 from headrace.ids import MAX_ITEM_INDEX, mint_batch_id, parse_run_id
+from headrace.payloads import STORED_TYPE
 from headrace.protocol.batches import CreateBatch
 from headrace.settings import Settings
 from headrace.store.statements import Plan, query
@@ -211,11 +212,16 @@ def open_batch(
     *,
     request_id: str | None = None,
     traceparent: str | None = None,
+    items: Sequence[StoredItem] = (),
 ) -> Plan[CreateAnswer]:
-    """Plan: makes the batch of a request, or finds the one that its request id or idempotency key stands for."""
+    """Plan: makes the batch of a request, or finds the one that its request id or idempotency key stands for.
+
+    ``items`` are those of a one-shot request: the same key with other items is another request.
+    """
     batch_id = mint_batch_id()
     claims: list[KeyClaim] = []
-    fingerprint = fingerprint_request(request)
+    keyed = request_id or request.idempotency_key
+    fingerprint = fingerprint_request([request, *map(_item_fingerprint, items)]) if keyed else b""
     if request_id:
         claims.append(KeyClaim(REQUEST_SCOPE, request_id, batch_id, settings.request_key_ttl, fingerprint))
     if request.idempotency_key:
@@ -261,7 +267,9 @@ def fill_batch(
     traceparent: str | None = None,
 ) -> Plan[CreateAnswer]:
     """Plan: the three steps of a batch at once: create, add all items, seal."""
-    answer = yield from open_batch(environment_id, request, settings, request_id=request_id, traceparent=traceparent)
+    answer = yield from open_batch(
+        environment_id, request, settings, request_id=request_id, traceparent=traceparent, items=items
+    )
     if not isinstance(answer, BatchCreated):
         return answer
     batch = answer.batch
@@ -271,6 +279,12 @@ def fill_batch(
     if sealed is None:
         raise ValueError("the items of a one-shot batch must have the indexes from 0 to their number, each once")
     return BatchCreated(sealed)
+
+
+def _item_fingerprint(item: StoredItem) -> list[object]:
+    # the path of an uploaded payload differs from try to try
+    data = None if item.packet.type == STORED_TYPE else item.packet.data
+    return [item.index, item.task, data, item.options]
 
 
 def _fill_open_batch(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 from uuid import UUID
 
 from headrace.engine.engine import Engine
@@ -13,6 +14,7 @@ from headrace.engine.idempotency import (
     claim_keys,
     find_ttl,
     fingerprint_request,
+    hash_key,
     task_scope,
 )
 from headrace.engine.items import delayed_until, lane_name, stored_options
@@ -54,26 +56,75 @@ async def trigger_run(
     parent_run_id: UUID | None = None,
 ) -> TriggerAnswer:
     """Makes one run; or finds the one that its idempotency key, or this same request before, made."""
-    lanes = LaneFinder(environment_id, engine.lanes)
+    order = _Order(task, packet, options, traceparent, parent_run_id)
     try:
-        answer = await engine.store.run_plan(
-            make_run(
-                task,
-                packet,
-                options,
-                lanes,
-                engine.settings,
-                request_id=request_id,
-                traceparent=traceparent,
-                parent_run_id=parent_run_id,
+        answer = await _make_run_at_once(engine, environment_id, order, request_id)
+        if answer is None:
+            lanes = LaneFinder(environment_id, engine.lanes)
+            answer = await engine.store.run_plan(
+                make_run(
+                    task,
+                    packet,
+                    options,
+                    lanes,
+                    engine.settings,
+                    request_id=request_id,
+                    traceparent=traceparent,
+                    parent_run_id=parent_run_id,
+                )
             )
-        )
+            lanes.keep_lanes()
     except ValueError as error:
         return BatchRefused(422, str(error))
     if isinstance(answer, RunCreated):
-        lanes.keep_lanes()
         engine.notices.runs_ready(environment_id)
     return answer
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What one run is to be."""
+
+    task: str
+    packet: Packet
+    options: RunOptions
+    traceparent: str | None
+    parent_run_id: UUID | None
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Of the request. The uploaded path of a large payload differs from try to try, so payloads are left out."""
+        return fingerprint_request([self.task, self.options])
+
+    def arguments(self, environment_id: int, lane: int, run_id: UUID) -> list[Any]:
+        """What ``insert_run`` takes."""
+        return [
+            environment_id,
+            lane,
+            run_id,
+            delayed_until(self.options),
+            self.parent_run_id,
+            self.packet.data,
+            None if self.packet.type == JSON_TYPE else self.packet.type,
+            stored_options(self.options),
+            self.options.idempotency_key,
+            self.traceparent,
+        ]
+
+
+async def _make_run_at_once(
+    engine: Engine, environment_id: int, order: _Order, request_id: str | None
+) -> RunCreated | None:
+    """The usual trigger, in one statement: its lane was met before and no idempotency key is to be asked. Else None."""
+    lane = engine.lanes.find_lane(environment_id, lane_name(order.task, order.options))
+    if lane is None or order.options.idempotency_key:
+        return None
+    run_id = mint_run_id()
+    request = (hash_key(request_id), order.fingerprint) if request_id else (None, None)
+    rows = await engine.store.fetch(
+        "insert_run_once", *order.arguments(environment_id, lane, run_id), *request, engine.settings.request_key_ttl
+    )
+    return RunCreated(run_id) if rows else None
 
 
 def make_run(
@@ -90,43 +141,29 @@ def make_run(
     """Plan: one run in the environment of ``lanes``, unless a key stands for one already."""
     environment_id = lanes.environment_id
     run_id = mint_run_id()
-    starts = delayed_until(options)
+    order = _Order(task, packet, options, traceparent, parent_run_id)
     if request_id:
-        # the uploaded path of a large payload differs from try to try, so the fingerprint leaves the payload out
-        fingerprint = fingerprint_request([task, options])
-        claim = KeyClaim(REQUEST_SCOPE, request_id, run_id, settings.request_key_ttl, fingerprint)
+        claim = KeyClaim(REQUEST_SCOPE, request_id, run_id, settings.request_key_ttl, order.fingerprint)
         [holder] = yield from claim_keys(environment_id, [claim])
         if holder.target_id != run_id:
-            if holder.fingerprint != fingerprint:
+            if holder.fingerprint != order.fingerprint:
                 return KeyConflict(
                     "This request id was used before, for another request. Use a new one for each request."
                 )
             return RunExists(holder.target_id, cached=False)
     if options.idempotency_key:
-        claim = KeyClaim(
-            task_scope(task), options.idempotency_key, run_id, find_ttl(options, settings.idempotency_key_ttl)
+        ttl = find_ttl(options, settings.idempotency_key_ttl)
+        [holder] = yield from claim_keys(
+            environment_id, [KeyClaim(task_scope(task), options.idempotency_key, run_id, ttl)]
         )
-        [holder] = yield from claim_keys(environment_id, [claim])
         if holder.target_id != run_id:
             if request_id:
-                request_hash = KeyClaim(REQUEST_SCOPE, request_id, run_id, 0).key_hash
+                request_hash = hash_key(request_id)
                 yield from query("retarget_key", environment_id, REQUEST_SCOPE, request_hash, holder.target_id)
             return RunExists(holder.target_id, cached=True)
     name = lane_name(task, options)
     found = yield from lanes.find_lanes([name])
-    yield from query(
-        "insert_run",
-        environment_id,
-        found[name],
-        run_id,
-        starts,
-        parent_run_id,
-        packet.data,
-        None if packet.type == JSON_TYPE else packet.type,
-        stored_options(options),
-        options.idempotency_key,
-        traceparent,
-    )
+    yield from query("insert_run", *order.arguments(environment_id, found[name], run_id))
     return RunCreated(run_id)
 
 
