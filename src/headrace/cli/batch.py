@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Final, cast
+from typing import Annotated, Any, BinaryIO, Final, TypeVar, cast
 
 import msgspec
 from cyclopts import App, Parameter
@@ -16,6 +16,10 @@ from headrace.cli.connection import open_client, told_when_missing
 from headrace.cli.options import ApiKey, ApiUrl, Json
 from headrace.cli.outcome import FAILED, OK, USAGE, CommandError
 from headrace.cli.output import err, out, print_fields, print_json
+
+T = TypeVar("T")
+
+_SHOWN_EVERY: Final = 50
 
 batch_app: Final = App(name="batch", help="Stream items as a batch; look at batches.")
 
@@ -52,15 +56,13 @@ def run(
         source = sys.stdin.buffer if items == "-" else stack.enter_context(_open_items(items))
         sink = stack.enter_context(_open_results(results)) if results else None
         progress = stack.enter_context(Progress(*columns, console=err, disable=not err.is_terminal))
-        streamed = progress.add_task("streamed", total=None)
-        handle = client.batch_trigger(task, _read_payloads(source, items, lambda: progress.advance(streamed)))
+        payloads = _show(progress, "streamed", None, _read_payloads(source, items))
+        handle = client.batch_trigger(task, payloads)
         succeeded = failed = 0
         if wait or results:
-            finished = progress.add_task("finished", total=handle.run_count)
-            for outcome in handle.results():
+            for outcome in _show(progress, "finished", handle.run_count, handle.results()):
                 succeeded += outcome.ok
                 failed += not outcome.ok
-                progress.advance(finished)
                 if sink:
                     sink.write(msgspec.json.encode(_describe_outcome(outcome)) + b"\n")
     summary = {"id": handle.id, "runCount": handle.run_count}
@@ -123,7 +125,18 @@ def _open_results(path: Path) -> BinaryIO:
         raise CommandError(f"{path} can't be written: {error.strerror}. Nothing was sent.", USAGE) from None
 
 
-def _read_payloads(source: BinaryIO, name: str, count: Any) -> Generator[Any]:
+def _show(progress: Progress, what: str, total: int | None, values: Iterable[T]) -> Generator[T]:
+    """The values, with a bar that shows how many have passed: now and then, because drawing takes longer than they do."""
+    bar = progress.add_task(what, total=total)
+    number = 0
+    for number, value in enumerate(values, 1):
+        yield value
+        if number % _SHOWN_EVERY == 0:
+            progress.update(bar, completed=number)
+    progress.update(bar, completed=number, total=number)
+
+
+def _read_payloads(source: BinaryIO, name: str) -> Generator[msgspec.Raw]:
     for number, line in enumerate(source, 1):
         if not line.strip():
             continue
@@ -134,7 +147,6 @@ def _read_payloads(source: BinaryIO, name: str, count: Any) -> Generator[Any]:
                 f"{name}, line {number} is no JSON: {error}. The batch stays unsealed and is aborted later.", USAGE
             ) from None
         yield msgspec.Raw(line.strip())  # as it stands: no number is rounded on its way
-        count()
 
 
 def _describe_outcome(outcome: Any) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from headrace.cli.cutting_proxy import CuttingProxy
 from headrace.cli.local import LocalHeadrace
 from headrace.cli.options import Json
 from headrace.cli.outcome import FAILED, OK, CommandError
-from headrace.cli.output import err, out, print_json, print_table
+from headrace.cli.output import describe_error, err, out, print_json, print_table
 from headrace.cli.supervisor import Child, heed_terminals
 from headrace.ids import parse_batch_id
 from headrace.sdk import Client
@@ -245,13 +245,6 @@ def find_example() -> Path:
         if (folder / "stdlib_census" / "tasks.py").is_file():
             return folder / "stdlib_census"
     raise CommandError("The example stdlib_census is not where it should be: install headrace anew.")
-
-
-def describe_error(error: Any) -> str:
-    """A run's error in one line: its name and the first line of its message."""
-    found: dict[str, Any] = error or {}
-    message = str(found.get("message") or found.get("raw") or "").partition("\n")[0]
-    return f"{found.get('name') or found.get('code') or found.get('type') or 'unknown'}: {message}"
 
 
 def _print_report(report: Report) -> None:

@@ -51,3 +51,15 @@ def print_fields(fields: Mapping[str, object]) -> None:
     for name, value in fields.items():
         if value is not None:
             out.print(f"{name:<{width}}  {value}", markup=False)
+
+
+def describe_error(error: Mapping[str, Any] | None) -> str:
+    """A run's error in one line: its name and the first line of its message."""
+    found = error or {}
+    message = str(found.get("message") or found.get("raw") or "").partition("\n")[0]
+    return f"{found.get('name') or found.get('code') or found.get('type') or 'unknown'}: {message}"
+
+
+def format_value(value: Any) -> str | None:
+    """A payload or result as JSON; None where there is none."""
+    return None if value is None else msgspec.json.encode(value).decode("utf-8")

@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 from headrace.cli.connection import open_client, told_when_missing
 from headrace.cli.options import ApiKey, ApiUrl, Json
 from headrace.cli.outcome import OK
-from headrace.cli.output import print_fields, print_json, print_table
+from headrace.cli.output import describe_error, format_value, print_fields, print_json, print_table
 
 run_app: Final = App(name="run", help="Look at runs.")
 
@@ -41,14 +41,14 @@ def show(
             "finished": run.get("finishedAt"),
             "tags": ", ".join(run.get("tags") or []) or None,
             "batch": run.get("batchId"),
-            "payload": run.get("payload"),
-            "output": run.get("output"),
-            "error": f"{error.get('name')}: {error.get('message')}" if error else None,
+            "payload": format_value(run.get("payload")),
+            "output": format_value(run.get("output")),
+            "error": describe_error(error) if error else None,
         }
     )
     for attempt in cast("list[dict[str, Any]]", run.get("attempts") or []):
-        failure = cast("dict[str, Any]", attempt.get("error") or {})
-        print_fields({"attempt": f"{attempt['number']} {attempt['status']} {failure.get('message', '')}".rstrip()})
+        told = f" {describe_error(attempt['error'])}" if attempt.get("error") else ""
+        print_fields({"attempt": f"{attempt['number']} {attempt['status']}{told}"})
     return OK
 
 
