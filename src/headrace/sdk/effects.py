@@ -1,115 +1,79 @@
-"""What a flow can ask of the world, and what it is told.
+"""What a flow asks of whoever runs it: send this, wait so long. A flow itself does no I/O.
 
-A flow is a generator that does no I/O: it yields effects, is sent their outcomes and returns a value. The client's whole
-behaviour (requests, retries, streams, waits) is written once as flows; a runner over ``httpx2.Client`` performs them for
-``Client`` and one over ``httpx2.AsyncClient`` for ``AsyncClient``. Tests feed outcomes by hand.
+So the rules (when to try again, what to send then, what an answer means) are written once, and ``Client`` and
+``AsyncClient`` are two small runners of the same generators.
 """
 
 from __future__ import annotations
 
-import random
-import time
-import uuid
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, TypeVar, cast
+
+import msgspec
+
+from headrace.sdk.segments import Segment
 
 T = TypeVar("T")
 
 
-class _End(Enum):
-    END = "end"
-
-
-END: Final = _End.END
-"""What a Pull is told when the caller's iterable has nothing more."""
-
-
 @dataclass(frozen=True, slots=True)
-class Pull:
-    """The next item of the caller's iterable, or END. Its exceptions go to the caller, never to the flow."""
+class Send:
+    """A request: with ``json`` as its body, or the lines of a ``segment`` as they are produced."""
+
+    method: str
+    path: str
+    json: Any = None
+    segment: Segment | None = None
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+    timeout: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Nothing, for so many seconds."""
+    """A wait of so many seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class Emit:
-    """Values for the caller who iterates over the flow."""
-
-    values: Sequence[Any]
-
-
-Body = Generator[Pull | bytes, Any, None]
-"""The body of a request while it is produced: pieces of it, and Pulls in between."""
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """A request. The outcome is an Answer of any status, or Broken.
-
-    ``path`` is below the server's URL; ``content`` the body, or ``body`` what opens a body that is produced while it is
-    sent; ``patience`` how many seconds the server may take to answer.
-    """
-
-    method: Literal["GET", "POST"]
-    path: str
-    params: Sequence[tuple[str, str]] = ()
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    content: bytes | None = None
-    body: Callable[[], Body] | None = None
-    patience: float = 60.0
-
-
-@dataclass(frozen=True, slots=True)
 class Answer:
-    """What the server answered. Names of headers are in lower case."""
+    """What the server said; header names are lower case."""
 
     status: int
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    body: bytes = b""
+    headers: dict[str, str]
+    content: bytes
 
     @property
-    def is_success(self) -> bool:
-        """Whether it is a 2xx."""
-        return 200 <= self.status < 300
+    def json(self) -> Any:
+        """The body, parsed; None where it is no JSON."""
+        try:
+            return msgspec.json.decode(self.content)
+        except msgspec.DecodeError:
+            return None
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The body, parsed, where it is an object; else an empty one."""
+        body = self.json
+        return cast("dict[str, Any]", body) if isinstance(body, dict) else {}
+
+    @property
+    def message(self) -> str:
+        """What the body says is wrong."""
+        body = self.body
+        if isinstance(body.get("error"), str):
+            return str(body["error"])
+        return self.content[:200].decode("utf-8", "replace")
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """There was no answer: no connection, or it broke. What the request asked for may have been done all the same."""
+    """No answer: the server could not be reached, or the connection broke."""
 
-    error: Exception
+    cause: BaseException
 
 
-Effect = Send | Sleep | Pull | Emit
+Effect = Send | Sleep
 Flow = Generator[Effect, Any, T]
-
-
-def send(effect: Send) -> Generator[Effect, Any, Answer | Broken]:
-    """Within a flow: ``outcome = yield from send(Send(...))``, typed."""
-    return (yield effect)
-
-
-def sleep(seconds: float) -> Generator[Effect, Any, None]:
-    """Within a flow: waits."""
-    yield Sleep(seconds)
-
-
-def _new_request_id() -> str:
-    return str(uuid.uuid4())
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """Clocks and chance, as flows see them."""
-
-    monotonic: Callable[[], float] = time.monotonic
-    now: Callable[[], float] = time.time
-    random: Callable[[], float] = random.random
-    new_request_id: Callable[[], str] = _new_request_id
+"""Yields effects; is sent an Answer or Broken for a Send, and None for a Sleep; returns what came of it."""

@@ -1,118 +1,146 @@
-"""Items of a batch on their way to the wire: payload and options of each, checked and encoded once."""
+"""What is triggered, as it goes over the wire: payloads encoded, options spelt as the protocol spells them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, Unpack, cast, overload
+from datetime import datetime
+from typing import Any, Final, TypedDict
 
 import msgspec
 
-from headrace.errors import PayloadError
+from headrace.durations import Duration, parse_duration
+from headrace.errors import ConfigurationError
 from headrace.protocol.options import RunOptions
-from headrace.sdk.options import TriggerOptions, build_options
 from headrace.tasks import Task
 from headrace.values import encode_json
 
-P = TypeVar("P")
-Q = TypeVar("Q")
+AnyTask = Task[Any, Any] | str
+_encode: Final = msgspec.json.Encoder().encode
 
 
-class Item(Generic[P]):
-    """An item of a batch that says more than its payload: options of its own, or another task.
+class Options(TypedDict, total=False):
+    """What may be said of a run beside its payload. Durations are seconds, timedelta or text such as "5m".
 
-    ``client.batch_trigger(resize, [Item(image, delay="5m"), Item(text, task=translate)])``
+    ``delay`` may also be a datetime. ``idempotency_key`` makes a second trigger with the same key (per task) give the first
+    one's run; it holds for ``idempotency_key_ttl``.
     """
 
-    @overload
-    def __init__(self, payload: P, /, **options: Unpack[TriggerOptions]) -> None: ...
-    @overload
-    def __init__(
-        self: Item[Any], payload: Q, /, *, task: Task[Q, Any] | str, **options: Unpack[TriggerOptions]
-    ) -> None: ...
-    def __init__(self, payload: Any, /, *, task: Task[Any, Any] | str | None = None, **options: Any) -> None:
-        self.payload: P = payload
-        self.task = task
-        self.options: Mapping[str, Any] = options
-
-    def __repr__(self) -> str:
-        return f"Item({self.payload!r}, task={self.task!r}, options={self.options!r})"
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedItem:
-    """What an item comes to: the id of its task, its payload as JSON text (None: no payload) and its options."""
-
-    task: str
-    payload: bytes | None
-    options: RunOptions | None
+    delay: Duration | datetime
+    tags: list[str] | str
+    max_attempts: int
+    queue: str
+    idempotency_key: str
+    idempotency_key_ttl: Duration
+    ttl: Duration
+    priority: float
+    concurrency_key: str
+    metadata: Any
+    max_duration: Duration
+    version: str
+    machine: str
+    test: bool
 
 
-class ItemEncoder:
-    """Encodes the items of one batch. ``tasks`` holds each Task that an item named, by id: results are read with them."""
+@dataclass(frozen=True, slots=True, init=False)
+class Item:
+    """An item of a batch with options of its own, or for another task: ``Item(url, tags=["big"])``."""
 
-    def __init__(self, task: Task[Any, Any] | str, options: Mapping[str, Any]) -> None:
-        self._options = options
-        self._default_options = build_options(options)
-        self._tail = _encode_tail(self._default_options)
-        self._task = task
-        self._heads: dict[str, bytes] = {}
-        self.tasks: dict[str, Task[Any, Any]] = {}
-        _ = self._name_task(task)
+    payload: Any
+    task: AnyTask | None
+    options: dict[str, Any]
 
-    def encode_line(self, index: int, item: Any) -> bytes:
-        """The line of an item in the stream. Raises PayloadError naming the index."""
-        if isinstance(item, Item):
-            prepared = self.prepare(index, item)
-            tail = self._tail if prepared.options is self._default_options else _encode_tail(prepared.options)
-            return self._join(index, self._head(prepared.task), prepared.payload, tail)
-        task = self._task
-        head = self._heads.get(task if isinstance(task, str) else task.id)
-        return self._join(index, head or self._head(self._name_task(task)), self._encode(index, task, item), self._tail)
+    def __init__(self, payload: Any = None, *, task: AnyTask | None = None, **options: Any) -> None:
+        object.__setattr__(self, "payload", payload)
+        object.__setattr__(self, "task", task)
+        object.__setattr__(self, "options", options)
 
-    def prepare(self, index: int, item: Any) -> PreparedItem:
-        """An item's parts. Raises PayloadError naming the index, ConfigurationError for its options."""
-        if not isinstance(item, Item):
-            task = self._task
-            task_id = task if isinstance(task, str) else task.id
-            return PreparedItem(task_id, self._encode(index, task, item), self._default_options)
-        given = cast("Item[Any]", item)
-        task = self._task if given.task is None else given.task
-        options = build_options({**self._options, **given.options}) if given.options else self._default_options
-        return PreparedItem(self._name_task(task), self._encode(index, task, given.payload), options)
 
-    def _encode(self, index: int, task: Task[Any, Any] | str, payload: Any) -> bytes | None:
+def task_id(task: AnyTask) -> str:
+    """The id of a task, or of the text that is one."""
+    return task if isinstance(task, str) else task.id
+
+
+def encode_payload(task: AnyTask, payload: Any) -> bytes | None:
+    """The payload as JSON, checked where the task is known. Raises PayloadError."""
+    return encode_json(payload) if isinstance(task, str) else task.encode_payload(payload)
+
+
+def make_options(task: AnyTask, given: dict[str, Any]) -> dict[str, Any]:
+    """Options as they stand on the wire; a known task's own queue is named. Raises ConfigurationError on a wrong one."""
+    wire: dict[str, Any] = {}
+    for name, value in given.items():
+        if value is None:
+            continue
+        translate = _TRANSLATIONS.get(name)
+        if translate is None:
+            allowed = ", ".join(sorted(_TRANSLATIONS))
+            raise ConfigurationError(f"There is no option {name!r} for a run; there are: {allowed}.")
+        key, convert = translate
         try:
-            return encode_payload(task, payload)
-        except PayloadError as error:
-            raise PayloadError(f"item {index}: {error}") from error.__cause__
+            wire[key] = convert(value)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"The option {name} is {value!r}: {error}") from None
+    if not isinstance(task, str) and "queue" not in wire and task.queue != f"task/{task.id}":
+        wire["queue"] = {"name": task.queue}
+    return wire
 
-    def _name_task(self, task: Task[Any, Any] | str) -> str:
-        if isinstance(task, str):
-            return task
-        self.tasks[task.id] = task
-        return task.id
 
-    def _head(self, task_id: str) -> bytes:
-        head = self._heads.get(task_id)
-        if head is None:
-            head = self._heads[task_id] = b',"task":' + msgspec.json.encode(task_id)
-        return head
+def read_options(wire: dict[str, Any]) -> RunOptions:
+    """Options as the server reads them. Raises ConfigurationError where it would refuse them."""
+    try:
+        return msgspec.convert(wire, RunOptions)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"These options are not what a run can have: {error}") from None
+
+
+class LineEncoder:
+    """Items of one batch to lines of NDJSON. Options that all items share are encoded once."""
+
+    def __init__(self, task: AnyTask, options: dict[str, Any]) -> None:
+        self._task = task
+        self._options = options
+        self._default = self._encode_tail(task, options)
+        read_options(make_options(task, options))
+
+    def __call__(self, index: int, item: Any) -> bytes:
+        """One line, with its newline."""
+        task, tail, payload = self._task, self._default, item
+        if isinstance(item, Item):
+            task, payload = item.task or self._task, item.payload
+            tail = self._encode_tail(task, {**self._options, **item.options})
+        data = encode_payload(task, payload)
+        if data is None:
+            return b'{"index":%d,%s}\n' % (index, tail)
+        return b'{"index":%d,%s,"payload":%s}\n' % (index, tail, data)
 
     @staticmethod
-    def _join(index: int, head: bytes, payload: bytes | None, tail: bytes) -> bytes:
-        if payload is None:
-            return b'{"index":%d%b%b' % (index, head, tail)
-        return b'{"index":%d%b,"payload":%b%b' % (index, head, payload, tail)
+    def _encode_tail(task: AnyTask, options: dict[str, Any]) -> bytes:
+        wire = make_options(task, options)
+        return b'"task":%s' % _encode(task_id(task)) + (b',"options":%s' % _encode(wire) if wire else b"")
 
 
-def encode_payload(task: Task[Any, Any] | str, payload: Any) -> bytes | None:
-    """A payload as one line of JSON, checked where the task is at hand. Raises PayloadError."""
-    data = encode_json(payload) if isinstance(task, str) else task.encode_payload(payload)
-    if data is not None and b"\n" in data:  # a msgspec.Raw, written down as somebody formatted it
-        return msgspec.json.format(data, indent=-1)
-    return data
+def _delay_text(value: Duration | datetime) -> str:
+    return value.isoformat() if isinstance(value, datetime) else _duration_text(value)
 
 
-def _encode_tail(options: RunOptions | None) -> bytes:
-    return b"}\n" if options is None else b',"options":' + encode_json(options) + b"}\n"
+def _duration_text(value: Duration) -> str:
+    return f"{parse_duration(value):g}s"
+
+
+_TRANSLATIONS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
+    "delay": ("delay", _delay_text),
+    "tags": ("tags", lambda value: [value] if isinstance(value, str) else list(value)),
+    "max_attempts": ("maxAttempts", int),
+    "queue": ("queue", lambda value: {"name": value}),
+    "idempotency_key": ("idempotencyKey", str),
+    "idempotency_key_ttl": ("idempotencyKeyTTL", _duration_text),
+    "ttl": ("ttl", _duration_text),
+    "priority": ("priority", float),
+    "concurrency_key": ("concurrencyKey", str),
+    "metadata": ("metadata", lambda value: value),
+    "max_duration": ("maxDuration", parse_duration),
+    "version": ("lockToVersion", str),
+    "machine": ("machine", str),
+    "test": ("test", bool),
+}

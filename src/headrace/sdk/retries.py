@@ -1,88 +1,86 @@
-"""When a request is tried again, and after how long (research/batch.md 4.2). Pure."""
+"""When a request is sent again, and after how long. research/batch.md 4.2, where it is right.
+
+Sent again: no answer at all, 408, 429, 5xx, and whatever says ``x-should-retry:
+true``. Not sent again: other 4xx, and whatever says false. Five tries; the delays double from one second with jitter.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
+import random
+import time
+from collections.abc import Callable
 from typing import Final
 
-from headrace.sdk.effects import Answer, Broken, World
+from headrace.errors import ApiError, ClientError, ConnectionFailedError
+from headrace.sdk.effects import Answer, Broken, Flow, Send, Sleep
 
-LONGEST_PATIENCE: Final = 300.0
-"""A server that asks for a longer pause than this many seconds is not waited for: the error says how long it asked for."""
-
-_RETRIED: Final = frozenset({408, 409, 429})
-_MILLISECONDS: Final = 1e11
-"""Above it a reset is milliseconds since 1970 (as the wire has it), below it seconds (as some servers send it)."""
+TRIES: Final = 5
+_LONGEST_DELAY: Final = 30.0
+_RETRIED: Final = frozenset({408, 429})
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """How often a request is sent at most, and how long to wait in between: exponential, with jitter."""
-
-    attempts: int = 5
-    first: float = 1.0
-    factor: float = 2.0
-    ceiling: float = 30.0
-
-    def delay_after(self, attempt: int, world: World) -> float:
-        """Seconds to wait after attempt number ``attempt`` (1 for the first) has failed."""
-        return min(self.ceiling, self.first * self.factor ** (attempt - 1) * (1 + world.random()))
-
-
-REQUEST_BACKOFF: Final = Backoff(factor=1.6)
-STREAM_BACKOFF: Final = Backoff(factor=2.0)
+def send_patiently(request: Send, *, tries: int = TRIES) -> Flow[Answer]:
+    """Flow: the answer below 400, after as many tries as it takes. Raises ApiError or ConnectionFailedError."""
+    attempt = 1
+    while True:
+        answer: Answer | Broken = yield request
+        if isinstance(answer, Answer) and answer.status < 400:
+            return answer
+        if attempt >= tries or not may_retry(answer):
+            raise to_error(answer, request)
+        yield Sleep(find_delay(answer, attempt))
+        attempt += 1
 
 
-def may_retry(outcome: Answer | Broken) -> bool:
-    """Whether the same request could succeed later. The server's ``x-should-retry`` goes before its status."""
-    if isinstance(outcome, Broken):
+def may_retry(answer: Answer | Broken) -> bool:
+    """Whether sending the same again may help."""
+    if isinstance(answer, Broken):
         return True
-    told = outcome.headers.get("x-should-retry", "").lower()
-    if told in {"true", "false"}:
-        return told == "true"
-    return outcome.status in _RETRIED or outcome.status >= 500
+    match answer.headers.get("x-should-retry"):
+        case "true":
+            return True
+        case "false":
+            return False
+        case _:
+            return answer.status in _RETRIED or answer.status >= 500
 
 
-def decide_delay(outcome: Answer | Broken, attempt: int, backoff: Backoff, world: World) -> float | None:
-    """Seconds to wait before the next attempt; None where there is to be none."""
-    if attempt >= backoff.attempts or not may_retry(outcome):
-        return None
-    delay = backoff.delay_after(attempt, world)
-    asked = None if isinstance(outcome, Broken) else read_retry_after(outcome, world)
-    if asked is None:
-        return delay
-    if asked > LONGEST_PATIENCE:
-        return None
-    # A limit says precisely when it ends. Whoever is unavailable only guesses: there our own pace is the least.
-    limited = isinstance(outcome, Answer) and outcome.status == 429
-    return asked + world.random() if limited else max(asked, delay)
+def find_delay(
+    answer: Answer | Broken,
+    attempt: int,
+    *,
+    chance: Callable[[], float] = random.random,
+    clock: Callable[[], float] = time.time,
+) -> float:
+    """Seconds before the try after ``attempt`` (1 for the first): what the server asks for, else a growing back-off."""
+    if isinstance(answer, Answer) and (asked := retry_after(answer, clock)) is not None:
+        return min(asked, _LONGEST_DELAY) + chance()
+    return min(_LONGEST_DELAY, 2.0 ** (attempt - 1) * (1 + chance()))
 
 
-def read_retry_after(answer: Answer, world: World) -> float | None:
-    """For how many seconds the server asked not to be asked again, above 0; None where it did not say."""
-    if answer.status == 429:
-        reset = _read_number(answer.headers, "x-ratelimit-reset")
-        if reset is not None:
-            left = (reset / 1000 if reset > _MILLISECONDS else reset) - world.now()
-            if left > 0:
-                return left
-    seconds = _read_number(answer.headers, "retry-after")
-    if seconds is None:
-        seconds = _read_date(answer.headers.get("retry-after"), world)
-    return seconds if seconds is not None and seconds > 0 else None
+def retry_after(answer: Answer, clock: Callable[[], float] = time.time) -> float | None:
+    """Seconds that the server asks to wait: ``x-ratelimit-reset`` (a time in ms) of a 429, or ``retry-after``."""
+    if answer.status == 429 and (reset := _number(answer.headers.get("x-ratelimit-reset"))) is not None:
+        left = reset / 1000 - clock()
+        if left > 0:
+            return left
+    return _number(answer.headers.get("retry-after"))
 
 
-def _read_number(headers: Mapping[str, str], name: str) -> float | None:
-    text = headers.get(name, "").strip()
-    return float(text) if text.isascii() and text.replace(".", "", 1).isdigit() else None
+def to_error(answer: Answer | Broken, request: Send) -> ClientError:
+    """The exception for an answer that is final."""
+    if isinstance(answer, Broken):
+        error = ConnectionFailedError(
+            f"{request.method} {request.path}: no answer from the server ({answer.cause or type(answer.cause).__name__}). "
+            "Check HEADRACE_API_URL and that `headrace server` runs."
+        )
+        error.__cause__ = answer.cause
+        return error
+    return ApiError(answer.status, answer.message, answer.headers, answer.body)
 
 
-def _read_date(text: str | None, world: World) -> float | None:
-    if not text:
-        return None
+def _number(text: str | None) -> float | None:
     try:
-        return parsedate_to_datetime(text).timestamp() - world.now()
+        return None if text is None else max(0.0, float(text))
     except ValueError:
         return None
