@@ -1,26 +1,34 @@
-# headrace: install, try, test. `make` needs python3 (3.11 or newer) and the package registries as they are set up here.
+# headrace: install, try, test. It needs python3 (3.11 or newer), and PyPI as pip is set up for it.
+# Options of a command: make demo ARGS="--kill --exit"
 
 SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
+ARGS ?=
 
 .PHONY: install demo test check unit bench lock clean
 
 install: .venv/.installed
 
 .venv/.installed: requirements/dev.txt pyproject.toml
-	@test -d .venv || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("headrace needs Python 3.11 or newer: make PYTHON=python3.11")'
+	@test -x $(BIN)/pip || { echo "making .venv"; $(PYTHON) -m venv --clear .venv; }
+	@echo "installing what requirements/dev.txt locks"
+	@$(PIP) --require-hashes -r requirements/dev.txt
+	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
 demo: install
-	$(BIN)/headrace demo
+	$(BIN)/headrace demo $(ARGS)
 
-# PgBouncer stands between headrace and PostgreSQL in one of the tests; it is Debian's package.
+# PgBouncer stands between headrace and PostgreSQL in one of the tests, and the published TypeScript SDK drives the server
+# in another: Debian's package, and npm's (which needs Node.js 20 or newer).
 test: install
 	@command -v pgbouncer >/dev/null || test -x /usr/sbin/pgbouncer || \
-		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends pgbouncer >/dev/null; }
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends pgbouncer >/dev/null; } || \
+		echo "PgBouncer is not here and can't be installed: the tests that go through it will fail"
+	@cd tests/compat && npm ci --silent --no-audit --no-fund
 	@$(MAKE) --no-print-directory check unit
 
 check: install
@@ -33,7 +41,7 @@ unit: install
 	$(BIN)/python -m pytest --cov=headrace --cov-report=term:skip-covered
 
 bench: install
-	$(BIN)/headrace bench
+	$(BIN)/headrace bench $(ARGS)
 
 # What is installed is locked by hash; no host of a registry stands in the files.
 lock:
