@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -80,3 +81,21 @@ def test_continuous_integration_runs_what_a_developer_runs():
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     commands = [line for line in script.splitlines() if line.strip() and not line.startswith(("#", "set ", "cd "))]
     assert commands == ["exec make test"]
+
+
+def test_the_wheel_holds_all_that_runs(tmp_path: Path):
+    built = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    held = set(zipfile.ZipFile(wheel).namelist())
+    package = ROOT / "src" / "headrace"
+    files = [path for path in package.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    assert {f"headrace/{path.relative_to(package).as_posix()}" for path in files} - held == set()
+    assert {f"headrace/_examples/stdlib_census/{name}.py" for name in ("tasks", "sources")} <= held
+    assert not any(name.startswith(("tests/", "benchmarks/")) for name in held)
