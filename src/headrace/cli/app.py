@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Final
 
+import msgspec
 from cyclopts import App, CycloptsError
 from cyclopts.config import Env
 
@@ -24,6 +25,16 @@ from headrace.settings import PREFIX
 from headrace.store.store import DATABASE_ERRORS
 
 _REFUSED: Final = frozenset({401, 403})
+_CODES: Final = {400: USAGE, 404: NOT_FOUND, 422: USAGE}
+
+
+class _Detail(msgspec.Struct):
+    message: str = ""
+
+
+class _Refusal(msgspec.Struct):
+    details: list[_Detail]
+
 
 app: Final = App(
     name="headrace",
@@ -92,7 +103,17 @@ def _explain_status(error: ApiError) -> tuple[str, int]:
     if error.status in _REFUSED:
         advice = "Set HEADRACE_API_KEY or give --api-key; `headrace keys create` makes a key."
         return f"The server refused the key ({error.message}). {advice}", UNREACHABLE
-    return f"The server answered {error.status}: {error.message}", NOT_FOUND if error.status == 404 else FAILED
+    told = f"The server answered {error.status}: {error.message}{_read_details(error.body)}"
+    return told, _CODES.get(error.status, FAILED)
+
+
+def _read_details(body: object) -> str:
+    """What the server says of each field that it did not take."""
+    try:
+        details = msgspec.convert(body, _Refusal).details
+    except msgspec.ValidationError:
+        return ""
+    return "".join(f"\n{detail.message}" for detail in details if detail.message)
 
 
 def _explain_broken_pipe(error: Exception) -> int:

@@ -28,7 +28,12 @@ batch_app: Final = App(name="batch", help="Stream items as a batch; look at batc
 def run(
     task: Annotated[str, Parameter(help="Id of the task that runs them", env_var="HEADRACE_BATCH_TASK")],
     items: Annotated[
-        str, Parameter(help="A file with one JSON payload a line; - is stdin", env_var="HEADRACE_BATCH_ITEMS")
+        str,
+        Parameter(
+            help="A file with one JSON payload a line; - is stdin",
+            env_var="HEADRACE_BATCH_ITEMS",
+            allow_leading_hyphen=True,
+        ),
     ],
     /,
     *,
