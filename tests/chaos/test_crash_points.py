@@ -117,7 +117,7 @@ async def test_create_whose_answer_is_lost_is_repeated_to_the_same_batch(engine:
         "after:find_items",
         "after:claim_keys",
         "after:insert_items",
-        "after:watch_runs",
+        "after:try_watch_runs",
         "after:insert_aliases",
     ],
 )

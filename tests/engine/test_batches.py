@@ -209,6 +209,26 @@ async def test_an_alias_and_the_end_of_its_run_never_miss_each_other(engine: Eng
     await assert_invariants(engine)
 
 
+async def test_a_stream_never_holds_its_batch_while_it_waits_for_a_run(engine: Engine) -> None:
+    """A completion locks the run and then the batch. A stream that held the batch and waited for the run would deadlock."""
+    batch = await open_batch(engine, 2)
+    await batches.store_chunk(engine, 1, batch, make_items(0, 1, key="same"))
+    async with engine.store.connect() as connection:
+        completion = connection.transaction()
+        await completion.start()
+        await connection.fetch("SELECT FROM headrace.runs FOR UPDATE")
+        storing = asyncio.create_task(batches.store_chunk(engine, 1, batch, make_items(1, 1, key="same")))
+        done, _ = await asyncio.wait({storing}, timeout=0.3)
+        assert not done
+        # with the batch's row held by the stream this would be the deadlock, which PostgreSQL notices after a second
+        async with asyncio.timeout(5):
+            await connection.fetch("SELECT FROM headrace.batches FOR UPDATE")
+        await completion.commit()
+    assert await storing == ChunkStored(1, 0)
+    await batches.end_stream(engine, 1, batch.id)
+    await assert_invariants(engine)
+
+
 async def test_a_failed_run_frees_its_key_and_a_repeated_item_does_not_take_it_back(engine: Engine) -> None:
     batch = await open_batch(engine, 1)
     items = make_items(0, 1, key="same")

@@ -82,6 +82,16 @@ def test_item_ids_are_the_same_in_python_and_sql(database_url: str) -> None:
         assert row["id"] == item_run_id(batch, index)
 
 
+def test_the_clock_can_be_shifted_for_a_connection(database_url: str) -> None:
+    [row] = execute_sql(
+        database_url,
+        "SELECT headrace.clock() = now() AS unshifted, set_config('headrace.clock_shift', '1 hour', false) AS shift",
+    )
+    assert row["unshifted"]
+    shifted = "SELECT headrace.clock() - now() = interval '1 hour' AS ok FROM set_config('headrace.clock_shift', '1 hour', false)"
+    assert execute_sql(database_url, shifted)[0]["ok"]
+
+
 async def _execute_script(url: str, script: str) -> None:
     import asyncpg  # noqa: PLC0415
 

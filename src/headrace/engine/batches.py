@@ -15,7 +15,7 @@ from headrace.durations import parse_duration
 from headrace.engine.admission import judge_stream
 from headrace.engine.engine import Engine
 from headrace.engine.idempotency import BATCH_SCOPE, REQUEST_SCOPE, KeyClaim, claim_keys, fingerprint_request
-from headrace.engine.items import insert_items
+from headrace.engine.items import RunsBusyError, insert_items
 from headrace.engine.lanes import LaneFinder
 from headrace.engine.outcomes import (
     BatchCreated,
@@ -44,6 +44,7 @@ from headrace.store.statements import Plan, query
 CreateAnswer = BatchCreated | BatchExists | KeyConflict | BatchRefused
 
 _ALL_RESULTS: Final = 2**31 - 1
+_BUSY_DELAY: Final = 0.01
 
 
 async def create_batch(
@@ -107,7 +108,7 @@ async def store_chunk(
     held_for = batch.id if batch.start_policy == "seal" else None
     lanes = LaneFinder(environment_id, engine.lanes, held_for)
     try:
-        answer = await engine.store.run_plan(_fill_open_batch(environment_id, batch.id, items, lanes, engine.settings))
+        answer = await _store_patiently(engine, lanes, batch.id, items)
     except ValueError as error:  # options that can't be read: nothing of the chunk is stored
         return BatchRefused(422, f"Invalid options: {error}")
     if isinstance(answer, ChunkStored):
@@ -115,6 +116,16 @@ async def store_chunk(
         if answer.accepted and held_for is None:
             engine.notices.runs_ready(environment_id)
     return answer
+
+
+async def _store_patiently(
+    engine: Engine, lanes: LaneFinder, batch_id: UUID, items: Sequence[StoredItem]
+) -> ChunkStored | StreamDone | StreamRefused | BatchMissing:
+    while True:
+        try:
+            return await engine.store.run_plan(_fill_open_batch(lanes, batch_id, items, engine.settings))
+        except RunsBusyError:  # a completion of a run that an item stands for is under way: milliseconds
+            await asyncio.sleep(_BUSY_DELAY)
 
 
 async def end_stream(
@@ -274,7 +285,8 @@ def fill_batch(
         return answer
     batch = answer.batch
     for start in range(0, len(items), settings.ingest_chunk_items):
-        yield from insert_items(batch, items[start : start + settings.ingest_chunk_items], lanes, settings)
+        chunk = items[start : start + settings.ingest_chunk_items]
+        yield from insert_items(batch, chunk, lanes, settings, is_new=True)
     sealed = yield from _seal_open_batch(environment_id, batch, len(items))
     if sealed is None:
         raise ValueError("the items of a one-shot batch must have the indexes from 0 to their number, each once")
@@ -288,9 +300,9 @@ def _item_fingerprint(item: StoredItem) -> list[object]:
 
 
 def _fill_open_batch(
-    environment_id: int, batch_id: UUID, items: Sequence[StoredItem], lanes: LaneFinder, settings: Settings
+    lanes: LaneFinder, batch_id: UUID, items: Sequence[StoredItem], settings: Settings
 ) -> Plan[ChunkStored | StreamDone | StreamRefused | BatchMissing]:
-    rows = yield from query("lock_batch", environment_id, batch_id)
+    rows = yield from query("lock_batch", lanes.environment_id, batch_id)
     if not rows:
         return BatchMissing()
     match judge_stream(read_batch(rows[0])):

@@ -25,10 +25,18 @@ _encode: Final = msgspec.json.Encoder().encode
 _NO_OPTIONS: Final = RunOptions()
 
 
-def insert_items(batch: BatchState, items: Sequence[StoredItem], lanes: LaneFinder, settings: Settings) -> Plan[int]:
+class RunsBusyError(Exception):
+    """Runs that items resolve to are held by another transaction: roll back, and store the chunk again in a moment."""
+
+
+def insert_items(
+    batch: BatchState, items: Sequence[StoredItem], lanes: LaneFinder, settings: Settings, *, is_new: bool = False
+) -> Plan[int]:
     """Plan: stores a chunk of an open batch whose row the transaction holds, and returns how many were new.
 
-    An item that is there already is left as it was stored first. Raises ValueError on options that can't be read.
+    An item that is there already is left as it was stored first. ``is_new`` says that this transaction made the batch,
+    so that nobody else can want its row. Raises ValueError on options that can't be read, RunsBusyError where it would
+    have to wait for a run while others may wait for the batch.
     """
     aliases: list[tuple[int, UUID]] = []
     if batch.aliased or any(item.options is not None and item.options.idempotency_key for item in items):
@@ -40,7 +48,7 @@ def insert_items(batch: BatchState, items: Sequence[StoredItem], lanes: LaneFind
         rows = yield from query("insert_items", *_insert_arguments(batch, items, found, settings.seal_timeout))
         accepted = rows[0]["accepted"]
     if aliases:  # after the runs of this chunk, which they may stand for
-        yield from _insert_aliases(batch, aliases)
+        yield from _insert_aliases(batch, aliases, is_new=is_new)
     return accepted + len(aliases)
 
 
@@ -153,10 +161,14 @@ def _resolve_keys(
     return fresh, aliases
 
 
-def _insert_aliases(batch: BatchState, aliases: Sequence[tuple[int, UUID]]) -> Plan[None]:
+def _insert_aliases(batch: BatchState, aliases: Sequence[tuple[int, UUID]], *, is_new: bool) -> Plan[None]:
     # Watch first, look second: a run that ends in between is either seen ended here, or sees that it is watched.
-    # A run that is not there any more ended long ago.
-    rows = yield from query("watch_runs", batch.environment_id, sorted({run_id for _, run_id in aliases}))
+    # A run that is not there any more ended long ago. A completion holds a run and then wants its batch: to hold the
+    # batch and wait for the run would be a deadlock, unless the batch is one that nobody can see yet.
+    statement = "watch_runs" if is_new else "try_watch_runs"
+    rows = yield from query(statement, batch.environment_id, sorted({run_id for _, run_id in aliases}))
+    if not is_new and not all(row["watched"] for row in rows):
+        raise RunsBusyError
     state = {row["id"]: row for row in rows}
     ended = [run_id not in state or state[run_id]["ended"] for _, run_id in aliases]
     succeeded = [run_id in state and state[run_id]["succeeded"] for _, run_id in aliases]
