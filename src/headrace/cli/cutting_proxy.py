@@ -6,11 +6,25 @@ import contextlib
 import socket
 import struct
 import threading
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
 
 _CHUNK: Final = 64 * 1024
 _RESET: Final = struct.pack("ii", 1, 0)
+
+
+@dataclass(eq=False)
+class _Link:
+    """The two ends of a forwarded connection, and how many of its directions have ended."""
+
+    client: socket.socket
+    server: socket.socket
+    finished: int = 0
+
+    def reset(self) -> None:
+        _reset(self.client)
+        _reset(self.server)
 
 
 class CuttingProxy:
@@ -29,7 +43,7 @@ class CuttingProxy:
         self._cut_after = cut_after
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._open: set[socket.socket] = set()
+        self._links: set[_Link] = set()
 
     @property
     def url(self) -> str:
@@ -41,11 +55,13 @@ class CuttingProxy:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts; closing alone does not
         self._listener.close()
         with self._lock:
-            ends = list(self._open)
-        for end in ends:
-            _reset(end)
+            links = list(self._links)
+        for link in links:
+            link.reset()
 
     def _accept(self) -> None:
         while True:
@@ -58,22 +74,37 @@ class CuttingProxy:
             except OSError:
                 _reset(client)
                 continue
+            link = _Link(client, server)
             with self._lock:
                 self.connections += 1
-                self._open |= {client, server}
-            threading.Thread(target=self._forward, args=(client, server, True), daemon=True).start()
-            threading.Thread(target=self._forward, args=(server, client, False), daemon=True).start()
+                self._links.add(link)
+            for forward in (self._forward_up, self._forward_down):
+                threading.Thread(target=forward, args=(link,), daemon=True).start()
 
-    def _forward(self, source: socket.socket, sink: socket.socket, from_client: bool) -> None:
+    def _forward_up(self, link: _Link) -> None:
         with contextlib.suppress(OSError):
-            while data := source.recv(_CHUNK):
-                sink.sendall(data)
-                if from_client and self._is_due(len(data)):
-                    _reset(source)
-                    _reset(sink)
-            sink.shutdown(socket.SHUT_WR)
+            while data := link.client.recv(_CHUNK):
+                link.server.sendall(data)
+                if self._is_due(len(data)):
+                    link.reset()
+            link.server.shutdown(socket.SHUT_WR)
+        self._finish(link)
+
+    def _forward_down(self, link: _Link) -> None:
+        with contextlib.suppress(OSError):
+            while data := link.server.recv(_CHUNK):
+                link.client.sendall(data)
+            link.client.shutdown(socket.SHUT_WR)
+        self._finish(link)
+
+    def _finish(self, link: _Link) -> None:
+        """One direction has ended; with the other one the connection has."""
         with self._lock:
-            self._open.discard(source)
+            link.finished += 1
+            if link.finished == 2:
+                self._links.discard(link)
+                link.client.close()
+                link.server.close()
 
     def _is_due(self, size: int) -> bool:
         with self._lock:
