@@ -39,3 +39,36 @@ async def test_missing_indexes_are_named_as_ranges(engine: Engine) -> None:
     answer = await batches.end_stream(engine, 1, created.batch.id)
     assert isinstance(answer, Incomplete)
     assert answer.missing == [(0, 0), (3, 4), (6, 7), (9, 9)]
+
+
+async def test_chunks_of_one_batch_are_stored_one_after_the_other(engine: Engine) -> None:
+    """What a chunk knows of its batch (is it open, has it aliases) is of the moment at which it may write."""
+    created = await batches.create_batch(engine, 1, CreateBatch(run_count=2))
+    assert isinstance(created, BatchCreated)
+    async with engine.store.connect() as connection:
+        other = connection.transaction()
+        await other.start()
+        await connection.execute("SELECT FROM headrace.batches FOR UPDATE")
+        await connection.execute(
+            "INSERT INTO headrace.batch_aliases (environment_id, batch_id, batch_index, run_id)"
+            " VALUES (1, $1, 0, gen_random_uuid())",
+            created.batch.id,
+        )
+        await connection.execute("UPDATE headrace.batches SET aliased = 1, accepted = 1, highest_index = 0")
+        storing = asyncio.create_task(batches.store_chunk(engine, 1, created.batch, [StoredItem(0, "t", Packet(b"1"))]))
+        done, _ = await asyncio.wait({storing}, timeout=0.3)
+        assert not done
+        await other.commit()
+    assert await storing == ChunkStored(0, 1)
+
+
+async def test_the_seal_itself_asks_for_every_item(engine: Engine) -> None:
+    """Invariant 2: whoever calls it, whatever was looked at before."""
+    created = await batches.create_batch(engine, 1, CreateBatch(run_count=3))
+    assert isinstance(created, BatchCreated)
+    await batches.store_chunk(engine, 1, created.batch, [StoredItem(index, "t", Packet(None)) for index in (0, 1)])
+    assert await engine.store.fetch("seal_batch", 1, created.batch.id, 3) == []
+    assert await engine.store.fetch("seal_batch", 1, created.batch.id, 2) == []
+    with pytest.raises(ValueError, match="each once"):
+        items = [StoredItem(0, "t", Packet(None)), StoredItem(0, "t", Packet(None))]
+        await batches.submit_batch(engine, 1, CreateBatch(run_count=2), items)
