@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterable, Iterable
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 import httpx2
 
-from headrace.durations import Duration, parse_duration
+from headrace.durations import Duration
+from headrace.engine.admission import judge_stream
 from headrace.engine.outcomes import (
     BatchCreated,
     BatchExists,
@@ -18,6 +18,7 @@ from headrace.engine.outcomes import (
     RunCreated,
     RunExists,
     StoredItem,
+    StreamOpen,
 )
 from headrace.engine.submissions import submit_in_transaction, trigger_in_transaction
 from headrace.errors import ApiError, ConfigurationError
@@ -26,9 +27,21 @@ from headrace.protocol.batches import CreateBatch
 from headrace.sdk import flows, transactions
 from headrace.sdk.effects import Flow
 from headrace.sdk.handles import AsyncBatchHandle, AsyncRunHandle, BatchHandle, RunHandle
-from headrace.sdk.items import AnyTask, Item, LineEncoder, Options, encode_payload, make_options, read_options, task_id
+from headrace.sdk.inputs import Filter, check_items, count_items, name_filters, refuse_running_loop, spell_ttl
+from headrace.sdk.items import (
+    AnyTask,
+    Item,
+    LineEncoder,
+    Options,
+    SharedOptions,
+    encode_item,
+    encode_payload,
+    make_options,
+    read_options,
+    task_id,
+)
 from headrace.sdk.runners import run_flow, run_flow_async
-from headrace.sdk.segments import ItemSource
+from headrace.sdk.segments import ItemSource, describe_empty
 from headrace.settings import Settings
 from headrace.store.statements import Plan
 from headrace.tasks import Task
@@ -48,6 +61,10 @@ class _Common:
         self._settings = Settings.from_environment(api_url=url, api_key=api_key)
         if not self._settings.api_key:
             raise ConfigurationError("No API key is given: pass api_key=, or set HEADRACE_API_KEY.")
+        if not self._settings.api_url.startswith(("http://", "https://")):
+            raise ConfigurationError(
+                f"The server's URL is {self._settings.api_url!r}, but must begin with http:// or https://."
+            )
         self._http_options: dict[str, Any] = {
             "base_url": self._settings.api_url,
             "headers": {"authorization": f"Bearer {self._settings.api_key}", "x-trigger-source": "sdk"},
@@ -57,23 +74,20 @@ class _Common:
     def _stream(
         self,
         task: AnyTask,
-        items: Any,
+        source: ItemSource,
         run_count: int | None,
         start: Start,
         key: str | None,
         ttl: Duration | None,
-        options: dict[str, Any],
     ) -> Flow[flows.SealedBatch]:
-        if run_count is None and hasattr(items, "__len__"):
-            run_count = len(items)
         create: dict[str, Any] = {"taskIdentifiers": [task_id(task)], "start": start}
         if run_count is not None:
             create["runCount"] = run_count
         if key is not None:
             create["idempotencyKey"] = key
         if ttl is not None:
-            create["idempotencyKeyTTL"] = f"{parse_duration(ttl):g}s"
-        return flows.stream_batch(create, ItemSource(items, LineEncoder(task, options)))
+            create["idempotencyKeyTTL"] = spell_ttl(ttl)
+        return flows.stream_batch(create, source)
 
     def _trigger_plan(self, task: AnyTask, payload: Any, options: dict[str, Any]) -> Plan[Any]:
         return trigger_in_transaction(
@@ -86,12 +100,26 @@ class _Common:
         )
 
     def _submit_plan(
-        self, task: AnyTask, items: Iterable[Any], start: Start, key: str | None, options: dict[str, Any]
+        self,
+        task: AnyTask,
+        items: Iterable[Any],
+        run_count: int | None,
+        start: Start,
+        key: str | None,
+        ttl: Duration | None,
+        options: dict[str, Any],
     ) -> Plan[Any]:
         stored = list(_store_items(task, items, options))
         if not stored:
-            raise ConfigurationError("A batch has at least one item, but the iterable gave none.")
-        request = CreateBatch(run_count=len(stored), start=start, idempotency_key=key)
+            raise describe_empty()
+        if run_count not in (None, len(stored)):
+            raise ConfigurationError(f"run_count is {run_count}, but the iterable gave {len(stored)} items.")
+        request = CreateBatch(
+            run_count=len(stored),
+            start=start,
+            idempotency_key=key,
+            idempotency_key_ttl=None if ttl is None else spell_ttl(ttl),
+        )
         return submit_in_transaction(
             self._settings.api_key, request, stored, self._settings, traceparent=current_traceparent()
         )
@@ -142,6 +170,7 @@ class Client(_Common):
         option, ApiError and ConnectionFailedError where the server does not take it.
         """
         if connection is not None:
+            refuse_running_loop()
             answer = transactions.run_plan(connection, self._trigger_plan(task, payload, options))
             return RunHandle(self, _read_run_id(answer), task)
         return RunHandle(self, self.run_flow(flows.trigger_run(task, payload, options)), task)
@@ -158,7 +187,7 @@ class Client(_Common):
         batch_key: str | None = None,
         batch_key_ttl: Duration | None = None,
         connection: Any = None,
-        **options: Unpack[Options],
+        **options: Unpack[SharedOptions],
     ) -> BatchHandle[R]: ...
     @overload
     def batch_trigger(
@@ -172,7 +201,7 @@ class Client(_Common):
         batch_key: str | None = None,
         batch_key_ttl: Duration | None = None,
         connection: Any = None,
-        **options: Unpack[Options],
+        **options: Unpack[SharedOptions],
     ) -> BatchHandle[Any]: ...
     def batch_trigger(
         self,
@@ -195,12 +224,15 @@ class Client(_Common):
 
         Raises BatchTriggerError on giving up; what ``items`` itself raises comes through, and leaves the batch unsealed.
         """
-        if isinstance(items, AsyncIterable):
-            raise TypeError("items is an async iterable: use AsyncClient, which reads them.")
+        refuse_running_loop()
+        check_items(items, options)
         if connection is not None:
-            answer = transactions.run_plan(connection, self._submit_plan(task, items, start, batch_key, options))
-            return BatchHandle(self, *_read_batch(answer, task))
-        sealed = self.run_flow(self._stream(task, items, run_count, start, batch_key, batch_key_ttl, options))
+            plan = self._submit_plan(task, items, run_count, start, batch_key, batch_key_ttl, options)
+            return BatchHandle(self, *_read_batch(transactions.run_plan(connection, plan), task))
+        source = ItemSource(items, LineEncoder(task, options))
+        source.read_ahead()
+        count = count_items(items) if run_count is None else run_count
+        sealed = self.run_flow(self._stream(task, source, count, start, batch_key, batch_key_ttl))
         return BatchHandle(self, sealed.id, task, sealed.run_count)
 
     @overload
@@ -227,17 +259,30 @@ class Client(_Common):
         """``GET /api/v2/batches/{id}``. Raises ApiError 404 where there is none."""
         return self.run_flow(flows.retrieve(f"/api/v2/batches/{flows.quote(batch_id)}"))
 
-    def list_runs(self, *, limit: int = 25, after: str | None = None, **filters: str | None) -> dict[str, Any]:
-        """A page of runs, newest first: ``data`` and ``pagination``. Filters: status, task, tag, queue, batch, by commas."""
-        return self.run_flow(flows.retrieve("/api/v1/runs", **_name_filters(limit, after, filters)))
+    def list_runs(
+        self,
+        *,
+        limit: int = 25,
+        after: str | None = None,
+        before: str | None = None,
+        status: Filter = None,
+        task: Filter = None,
+        tag: Filter = None,
+        queue: Filter = None,
+        batch: str | None = None,
+    ) -> dict[str, Any]:
+        """A page of runs, newest first: ``data``, and ``pagination`` with the cursors for ``after`` and ``before``.
+
+        A filter is one value, or several: in a list, or with commas between. ``limit`` is 1 to 100.
+        """
+        filters = {"status": status, "taskIdentifier": task, "tag": tag, "queue": queue, "batch": batch}
+        query = name_filters(limit, {"after": after, "before": before}, filters)
+        return self.run_flow(flows.retrieve("/api/v1/runs", **query))
 
     def run_flow(self, flow: Flow[T]) -> T:
         """Runs a flow of the SDK's; handles use it. Raises RuntimeError inside a running event loop."""
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return run_flow(flow, self._http)
-        raise RuntimeError("Client blocks, and this is a running event loop: use AsyncClient and await.")
+        refuse_running_loop()
+        return run_flow(flow, self._http)
 
 
 class AsyncClient(_Common):
@@ -290,7 +335,7 @@ class AsyncClient(_Common):
         batch_key: str | None = None,
         batch_key_ttl: Duration | None = None,
         connection: Any = None,
-        **options: Unpack[Options],
+        **options: Unpack[SharedOptions],
     ) -> AsyncBatchHandle[R]: ...
     @overload
     async def batch_trigger(
@@ -304,7 +349,7 @@ class AsyncClient(_Common):
         batch_key: str | None = None,
         batch_key_ttl: Duration | None = None,
         connection: Any = None,
-        **options: Unpack[Options],
+        **options: Unpack[SharedOptions],
     ) -> AsyncBatchHandle[Any]: ...
     async def batch_trigger(
         self,
@@ -320,13 +365,15 @@ class AsyncClient(_Common):
         **options: Any,
     ) -> AsyncBatchHandle[Any]:
         """See Client.batch_trigger."""
+        check_items(items, options, may_be_async=True)
         if connection is not None:
             known: Any = [item async for item in items] if isinstance(items, AsyncIterable) else items  # pyright: ignore[reportUnknownVariableType]
-            answer = await transactions.run_plan_async(
-                connection, self._submit_plan(task, known, start, batch_key, options)
-            )
-            return AsyncBatchHandle(self, *_read_batch(answer, task))
-        sealed = await self.run_flow(self._stream(task, items, run_count, start, batch_key, batch_key_ttl, options))
+            plan = self._submit_plan(task, known, run_count, start, batch_key, batch_key_ttl, options)
+            return AsyncBatchHandle(self, *_read_batch(await transactions.run_plan_async(connection, plan), task))
+        source = ItemSource(items, LineEncoder(task, options))
+        await source.read_ahead_async()
+        count = count_items(items) if run_count is None else run_count
+        sealed = await self.run_flow(self._stream(task, source, count, start, batch_key, batch_key_ttl))
         return AsyncBatchHandle(self, sealed.id, task, sealed.run_count)
 
     @overload
@@ -353,9 +400,22 @@ class AsyncClient(_Common):
         """See Client.retrieve_batch."""
         return await self.run_flow(flows.retrieve(f"/api/v2/batches/{flows.quote(batch_id)}"))
 
-    async def list_runs(self, *, limit: int = 25, after: str | None = None, **filters: str | None) -> dict[str, Any]:
+    async def list_runs(
+        self,
+        *,
+        limit: int = 25,
+        after: str | None = None,
+        before: str | None = None,
+        status: Filter = None,
+        task: Filter = None,
+        tag: Filter = None,
+        queue: Filter = None,
+        batch: str | None = None,
+    ) -> dict[str, Any]:
         """See Client.list_runs."""
-        return await self.run_flow(flows.retrieve("/api/v1/runs", **_name_filters(limit, after, filters)))
+        filters = {"status": status, "taskIdentifier": task, "tag": tag, "queue": queue, "batch": batch}
+        query = name_filters(limit, {"after": after, "before": before}, filters)
+        return await self.run_flow(flows.retrieve("/api/v1/runs", **query))
 
     async def run_flow(self, flow: Flow[T]) -> T:
         """Runs a flow of the SDK's; handles use it."""
@@ -368,9 +428,9 @@ def _store_items(task: AnyTask, items: Iterable[Any], options: dict[str, Any]) -
         if isinstance(item, Item):
             own = item.task or task
             chosen = read_options(make_options(own, {**options, **item.options}))
-            yield StoredItem(index, task_id(own), Packet(encode_payload(own, item.payload)), chosen)
+            yield StoredItem(index, task_id(own), Packet(encode_item(index, own, item.payload)), chosen)
         else:
-            yield StoredItem(index, task_id(task), Packet(encode_payload(task, item)), shared)
+            yield StoredItem(index, task_id(task), Packet(encode_item(index, task, item)), shared)
 
 
 def _read_run_id(answer: Any) -> str:
@@ -383,6 +443,8 @@ def _read_run_id(answer: Any) -> str:
 
 def _read_batch(answer: Any, task: AnyTask) -> tuple[str, AnyTask, int | None]:
     match answer:
+        case BatchExists(batch) if isinstance(judge_stream(batch), StreamOpen):
+            raise ApiError(409, "This idempotency key stands for a batch whose items are still being streamed.")
         case BatchCreated(batch) | BatchExists(batch):
             return format_batch_id(batch.id), task, batch.run_count
         case _:
@@ -397,9 +459,3 @@ def _refusal(answer: Any) -> ApiError:
             return ApiError(409, message)
         case _:
             return ApiError(500, f"unexpected answer {answer!r}")
-
-
-def _name_filters(limit: int, after: str | None, filters: dict[str, str | None]) -> dict[str, Any]:
-    names = {"task": "taskIdentifier"}
-    chosen = {f"filter[{names.get(name, name)}]": value for name, value in filters.items()}
-    return {"page[size]": limit, "page[after]": after, **chosen}

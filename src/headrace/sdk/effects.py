@@ -45,11 +45,16 @@ class Answer:
     content: bytes
 
     @property
+    def is_success(self) -> bool:
+        """Whether it is a 2xx."""
+        return 200 <= self.status < 300
+
+    @property
     def json(self) -> Any:
         """The body, parsed; None where it is no JSON."""
         try:
             return msgspec.json.decode(self.content)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return None
 
     @property
@@ -64,7 +69,7 @@ class Answer:
         body = self.body
         if isinstance(body.get("error"), str):
             return str(body["error"])
-        return self.content[:200].decode("utf-8", "replace")
+        return self.content[:200].decode("utf-8", "replace") or "no reason was given"
 
 
 @dataclass(frozen=True, slots=True)

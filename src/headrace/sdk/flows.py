@@ -12,8 +12,11 @@ from headrace import telemetry
 from headrace.errors import ApiError, BatchTriggerError, ClientError
 from headrace.sdk.effects import Answer, Broken, Flow, Send, Sleep
 from headrace.sdk.items import AnyTask, encode_payload, make_options, read_options, task_id
-from headrace.sdk.retries import TRIES, find_delay, may_retry, retry_after, send_patiently, to_error
+from headrace.sdk.retries import TRIES, find_delay, may_retry, read_object, retry_after, send_patiently, to_error
 from headrace.sdk.segments import ItemSource, Segment
+
+ENDED: Final = frozenset({"COMPLETED", "PARTIAL_FAILED", "ABORTED"})
+"""Statuses of a batch that has ended."""
 
 _POLL: Final = 20.0
 _STREAM_TIMEOUT: Final = 300.0
@@ -37,12 +40,12 @@ def trigger_run(task: AnyTask, payload: Any, options: dict[str, Any]) -> Flow[st
         body["payload"] = RawJson(data)
     request = Send("POST", f"/api/v1/tasks/{quote(task_id(task))}/trigger", json=body, headers=make_headers())
     answer = yield from send_patiently(request)
-    return str(answer.json["id"])
+    return str(read_object(answer, "id")["id"])
 
 
-def retrieve(path: str, **query: Any) -> Flow[Any]:
-    """Flow: the body of a GET."""
-    return (yield from send_patiently(Send("GET", path + make_query(query)))).json
+def retrieve(path: str, **query: Any) -> Flow[dict[str, Any]]:
+    """Flow: the object that a GET answers."""
+    return read_object((yield from send_patiently(Send("GET", path + make_query(query)))))
 
 
 def await_result(run_id: str, timeout: float | None) -> Flow[dict[str, Any] | None]:
@@ -50,10 +53,10 @@ def await_result(run_id: str, timeout: float | None) -> Flow[dict[str, Any] | No
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
         left = _POLL if deadline is None else max(0.0, min(_POLL, deadline - time.monotonic()))
-        request = Send("GET", f"/api/v1/runs/{run_id}/result?wait={left:.3f}", timeout=left + 15)
-        answer = yield from send_patiently(request)
+        request = Send("GET", f"/api/v1/runs/{quote(run_id)}/result?wait={left:.3f}", timeout=left + 15)
+        answer = yield from send_patiently(request, until=deadline)
         if answer.status == 200:
-            return answer.json
+            return read_object(answer, "ok")
         if deadline is not None and time.monotonic() >= deadline:
             return None
 
@@ -63,18 +66,19 @@ def await_batch(batch_id: str, timeout: float | None) -> Flow[dict[str, Any] | N
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
         left = _POLL if deadline is None else max(0.0, min(_POLL, deadline - time.monotonic()))
-        request = Send("GET", f"/api/v2/batches/{batch_id}?wait={left:.3f}", timeout=left + 15)
-        body = (yield from send_patiently(request)).json
-        if body["status"] in {"COMPLETED", "PARTIAL_FAILED", "ABORTED"}:
+        request = Send("GET", f"/api/v2/batches/{quote(batch_id)}?wait={left:.3f}", timeout=left + 15)
+        body = read_object((yield from send_patiently(request, until=deadline)), "status")
+        if body["status"] in ENDED:
             return body
         if deadline is not None and time.monotonic() >= deadline:
             return None
 
 
-def list_results(batch_id: str, after: int, limit: int) -> Flow[list[dict[str, Any]]]:
-    """Flow: ended items with an index above ``after``, by index."""
-    body = yield from retrieve(f"/api/v1/batches/{batch_id}/results", after=after, limit=limit)
-    return body["items"]
+def list_results(batch_id: str, after: int, limit: int) -> Flow[tuple[list[dict[str, Any]], int]]:
+    """Flow: ended items with an index above ``after``, by index, and how many bytes they were."""
+    query = make_query({"after": after, "limit": limit})
+    answer = yield from send_patiently(Send("GET", f"/api/v1/batches/{quote(batch_id)}/results{query}"))
+    return read_object(answer, "items")["items"], len(answer.content)
 
 
 def stream_batch(create: dict[str, Any], source: ItemSource, *, tries: int = TRIES) -> Flow[SealedBatch]:
@@ -89,19 +93,11 @@ def stream_batch(create: dict[str, Any], source: ItemSource, *, tries: int = TRI
         return SealedBatch(batch_id, created["runCount"])
     segment = Segment(source)
     while True:
-        if (yield from _send_segment(batch_id, segment, tries)):
-            break  # sealed already: an earlier try of ours, or another's
+        if sealed := (yield from _send_segment(batch_id, segment, tries)):
+            return sealed  # already: a call with the same key was quicker
         if source.ended:
             break
         segment = Segment(source)
-    if source.count == 0:
-        raise BatchTriggerError(
-            "A batch has at least one item, but the iterable gave none.",
-            phase="stream",
-            batch_id=batch_id,
-            accepted=0,
-            expected=0,
-        )
     return (yield from _seal(batch_id, segment, tries))
 
 
@@ -111,11 +107,11 @@ def _create(body: dict[str, Any], tries: int) -> Flow[dict[str, Any]]:
         answer = yield from send_patiently(request, tries=tries)
     except ClientError as error:
         raise _give_up("create", None, error) from error
-    return answer.body
+    return read_object(answer, "id", "isCached")
 
 
-def _send_segment(batch_id: str, segment: Segment, tries: int) -> Flow[bool]:
-    """Flow: stores a segment, trying again with what it keeps. True where the answer is that the batch is sealed."""
+def _send_segment(batch_id: str, segment: Segment, tries: int) -> Flow[SealedBatch | None]:
+    """Flow: stores a segment, trying again with what it keeps. The batch where the answer is that it is sealed already."""
     request = Send(
         "POST",
         f"/api/v3/batches/{batch_id}/items",
@@ -128,13 +124,14 @@ def _send_segment(batch_id: str, segment: Segment, tries: int) -> Flow[bool]:
         answer: Answer | Broken = yield request
         body = answer.body if isinstance(answer, Answer) and answer.status == 200 else {}
         if "sealed" in body:
-            stored: int = body["itemsAccepted"] + body["itemsDeduplicated"]
-            if body["sealed"] or (stored >= segment.sent and segment.complete):
-                return bool(body["sealed"])
-        elif isinstance(answer, Answer) and answer.status >= 400 and not may_retry(answer):
-            error = to_error(answer, request)
-            raise _give_up("stream", batch_id, error) from error
-        if attempt >= tries:
+            if body["sealed"]:
+                return SealedBatch(batch_id, body.get("runCount") or segment.source.count)
+            stored: int = body.get("itemsAccepted", 0) + body.get("itemsDeduplicated", 0)
+            if stored >= segment.sent and segment.complete:
+                return None
+            if attempt >= tries:
+                raise _describe_unsealed("stream", batch_id, body, segment.first + segment.sent)
+        elif attempt >= tries or not (may_retry(answer) or _is_success(answer)):
             error = to_error(answer, request)
             raise _give_up("stream", batch_id, error) from error
         yield Sleep(find_delay(answer, attempt))
@@ -145,35 +142,44 @@ def _seal(batch_id: str, segment: Segment, tries: int) -> Flow[SealedBatch]:
     """Flow: names the count. Where items are missing after all, sends those that are still kept."""
     count = segment.source.count
     attempt = 1
+    request = Send("POST", f"/api/v3/batches/{batch_id}/seal", json={"runCount": count})
     while True:
         try:
-            answer = yield from send_patiently(
-                Send("POST", f"/api/v3/batches/{batch_id}/seal", json={"runCount": count})
-            )
+            answer = yield from send_patiently(request, tries=tries)
+            body = read_object(answer, "sealed")
         except ClientError as error:
             raise _give_up("seal", batch_id, error) from error
-        body = answer.body
         if body["sealed"]:
-            return SealedBatch(batch_id, body["runCount"])
+            return SealedBatch(batch_id, body.get("runCount") or count)
         if attempt >= tries:
-            raise BatchTriggerError(
-                f"Batch {batch_id} was not sealed: received {body.get('enqueuedCount', 0)} of {count} expected items.",
-                phase="seal",
-                batch_id=batch_id,
-                status=answer.status,
-                accepted=body.get("enqueuedCount", 0),
-                expected=count,
-            )
+            raise _describe_unsealed("seal", batch_id, body, count)
         yield Sleep(find_delay(answer, attempt))
-        segment.keep_only([(low, high) for low, high in body.get("missing", [])])
-        if len(segment):
+        if segment.send_only((low, high) for low, high in body.get("missing") or ()):
             yield from _send_segment(batch_id, segment, tries)
         attempt += 1
 
 
+def _is_success(answer: Answer | Broken) -> bool:
+    """Of an answer that can't be read: whether it says that all is well. Then it was garbled, like a broken connection."""
+    return isinstance(answer, Answer) and answer.is_success
+
+
+def _describe_unsealed(phase: str, batch_id: str, body: dict[str, Any], count: int) -> BatchTriggerError:
+    enqueued, expected = body.get("enqueuedCount") or 0, body.get("expectedCount") or count
+    return BatchTriggerError(
+        f"Batch {batch_id} was not sealed: received {enqueued} of {expected} expected items "
+        f"(accepted: {body.get('itemsAccepted', 0)}, deduplicated: {body.get('itemsDeduplicated', 0)})",
+        phase=phase,
+        batch_id=batch_id,
+        status=200,
+        accepted=enqueued,
+        expected=expected,
+    )
+
+
 def _give_up(phase: str, batch_id: str | None, error: ClientError) -> BatchTriggerError:
     status = error.status if isinstance(error, ApiError) else None
-    body = error.body if isinstance(error, ApiError) else {}
+    body: Any = error.body if isinstance(error, ApiError) else {}
     wait = retry_after(Answer(error.status, error.headers, b"")) if isinstance(error, ApiError) else None
     doing = {"create": "create the batch", "stream": "stream the items of the batch", "seal": "seal the batch"}[phase]
     return BatchTriggerError(

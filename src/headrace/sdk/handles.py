@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from headrace.durations import Duration, parse_duration
-from headrace.errors import ResultTimeoutError
+from headrace.errors import BatchTriggerError, PayloadError, ResultTimeoutError
 from headrace.protocol.packets import decode_packet
 from headrace.sdk import flows
 from headrace.sdk.effects import Flow, Sleep
 from headrace.sdk.items import AnyTask
 from headrace.sdk.outcomes import Failed, Ok, Outcome, make_run_error
+from headrace.sdk.unseen import UnseenIndexes
+from headrace.tasks import registry
 
 if TYPE_CHECKING:
     from headrace.sdk.client import AsyncClient, Client
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 _PAGE: Final = 1_000
+_FIRST_PAGE: Final = 100
+_PAGE_BYTES: Final = 4 * 1024 * 1024
 _FIRST_LOOK: Final = 0.1
 _LONGEST_LOOK: Final = 2.0
 
@@ -102,10 +106,8 @@ class _BatchFlows(Generic[R]):
 
     def _next_in_order(self, position: int, looks: _Looks) -> Flow[list[Outcome[R]] | None]:
         """Flow: the outcomes from index ``position`` on, as far as they have ended without a gap; None at the end."""
-        while True:
-            if self.run_count is not None and position >= self.run_count:
-                return None
-            page = yield from flows.list_results(self.id, position - 1, _PAGE)
+        while self.run_count is None or position < self.run_count:
+            page = yield from self._read_page(position - 1, looks)
             ready: list[Outcome[R]] = []
             for body in page:
                 if body["index"] != position + len(ready):
@@ -114,49 +116,88 @@ class _BatchFlows(Generic[R]):
             if ready:
                 looks.reset()
                 return ready
-            if (yield from self._look_again(looks)) and not page:
-                return None
+            if looks.last is not None:  # what is not there now never will be: this page was read after the end
+                raise self._describe_abort(looks.last, position)
+            yield from self._look_again(looks)
+        return None
 
-    def _next_completed(self, seen: set[int], looks: _Looks) -> Flow[list[Outcome[R]] | None]:
-        """Flow: outcomes that were not seen before; None when there will be no more."""
-        while True:
-            ended = yield from self._has_ended(0)
-            fresh: list[Outcome[R]] = []
-            after = -1
-            while page := (yield from flows.list_results(self.id, after, _PAGE)):
-                after = page[-1]["index"]
-                fresh += [self._read(body) for body in page if body["index"] not in seen]
+    def _next_completed(self, unseen: UnseenIndexes, looks: _Looks) -> Flow[list[Outcome[R]] | None]:
+        """Flow: outcomes that were not seen before; None when there will be no more. Looks only where gaps are."""
+        while self.run_count is None or unseen.taken < self.run_count:
+            start = unseen.find_from(looks.cursor)
+            limit = looks.page
+            page = yield from self._read_page(start - 1, looks)
+            is_last = len(page) < limit
+            looks.cursor = 0 if is_last else page[-1]["index"] + 1
+            fresh = [self._read(body) for body in page if unseen.take(body["index"])]
+            found = looks.found or bool(fresh)
+            looks.found = found and not is_last
             if fresh:
                 looks.reset()
-                seen.update(outcome.index for outcome in fresh)
                 return fresh
-            if ended:
-                return None
+            if found or not is_last:
+                continue
+            if looks.last is not None:
+                raise self._describe_abort(looks.last, unseen.find_from(0))
             yield from self._look_again(looks)
+        return None
 
-    def _look_again(self, looks: _Looks) -> Flow[bool]:
-        """Flow: waits for something to change. True where the batch has ended."""
-        ended = yield from self._has_ended(looks.next())
-        if not ended:
-            yield Sleep(0.01)
-        return ended
+    def _read_page(self, after: int, looks: _Looks) -> Flow[list[dict[str, Any]]]:
+        limit = looks.page
+        page, size = yield from flows.list_results(self.id, after, limit)
+        if page:  # results can be large: the next page is to be some megabytes at most
+            looks.page = max(1, min(_PAGE, _PAGE_BYTES * len(page) // max(size, 1)))
+        return page
 
-    def _has_ended(self, wait: float) -> Flow[bool]:
-        body = yield from flows.retrieve(f"/api/v2/batches/{self.id}", wait=wait or None)
-        if self.run_count is None and body.get("runCount") is not None and body["status"] != "PENDING":
+    def _look_again(self, looks: _Looks) -> Flow[None]:
+        """Flow: waits for something to change; notes it where the batch has ended."""
+        body = yield from flows.retrieve(f"/api/v2/batches/{flows.quote(self.id)}", wait=looks.next())
+        if body.get("runCount") is not None:
             self.run_count = body["runCount"]
-        return body["status"] in {"COMPLETED", "PARTIAL_FAILED", "ABORTED"}
+        if body.get("status") in flows.ENDED:
+            looks.last = body
+        else:
+            yield Sleep(0.01)
+
+    def _describe_abort(self, batch: dict[str, Any], index: int) -> BatchTriggerError:
+        """What to tell who waits for an outcome that will never come."""
+        progress: dict[str, Any] = batch.get("progress") or {}
+        error: dict[str, Any] = batch.get("error") or {}
+        reason = error.get("message") or error.get("raw") or "not all of its items were sent"
+        return BatchTriggerError(
+            f"Batch {self.id} is {batch['status']}, and item {index} has no outcome: {reason}",
+            phase="seal",
+            batch_id=self.id,
+            accepted=progress.get("accepted"),
+            expected=self.run_count,
+        )
 
     def _read(self, body: dict[str, Any]) -> Outcome[R]:
         if body["ok"]:
-            return Ok(body["index"], body["id"], _read_output(self._task, body))
+            try:
+                value = _read_output(self._find_task(body), body)
+            except PayloadError as error:  # of one item: the others are not to be lost for it
+                told = {"name": "PayloadError", "message": str(error)}
+                return Failed(body["index"], body["id"], body.get("status") or "COMPLETED", told)
+            return Ok(body["index"], body["id"], value)
         return Failed(body["index"], body["id"], body.get("status") or "FAILED", body.get("error") or {})
+
+    def _find_task(self, body: dict[str, Any]) -> AnyTask:
+        """The task that an item ran: of a mixed batch another one, which this program has defined too if it is typed."""
+        named = body.get("taskIdentifier")
+        if isinstance(self._task, str) or named in (None, self._task.id):
+            return self._task
+        return registry.get(named) or named
 
 
 class _Looks:
-    """How long to wait until the next look: longer the longer nothing comes."""
+    """How long to wait until the next look: longer the longer nothing comes; and what is known from looks before."""
 
     def __init__(self) -> None:
+        self.last: dict[str, Any] | None = None  # the batch, once it has ended
+        self.page = _FIRST_PAGE
+        self.cursor = 0  # of as_completed: where this pass over the gaps goes on
+        self.found = False  # whether this pass found anything before
         self.reset()
 
     def reset(self) -> None:
@@ -192,9 +233,8 @@ class BatchHandle(_BatchFlows[R]):
 
     def as_completed(self) -> Iterator[Outcome[R]]:
         """An outcome for each item, those that ended first first, as far as one look can tell."""
-        seen: set[int] = set()
-        looks = _Looks()
-        while (ready := self._client.run_flow(self._next_completed(seen, looks))) is not None:
+        unseen, looks = UnseenIndexes(), _Looks()
+        while (ready := self._client.run_flow(self._next_completed(unseen, looks))) is not None:
             yield from ready
 
 
@@ -223,9 +263,8 @@ class AsyncBatchHandle(_BatchFlows[R]):
 
     async def as_completed(self) -> AsyncIterator[Outcome[R]]:
         """See BatchHandle.as_completed."""
-        seen: set[int] = set()
-        looks = _Looks()
-        while (ready := await self._client.run_flow(self._next_completed(seen, looks))) is not None:
+        unseen, looks = UnseenIndexes(), _Looks()
+        while (ready := await self._client.run_flow(self._next_completed(unseen, looks))) is not None:
             for outcome in ready:
                 yield outcome
 

@@ -2,44 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final, TypedDict
+from datetime import UTC, datetime
+from typing import Any, Final, TypedDict, Unpack
 
 import msgspec
 
 from headrace.durations import Duration, parse_duration
-from headrace.errors import ConfigurationError
+from headrace.errors import ConfigurationError, PayloadError
 from headrace.protocol.options import RunOptions
 from headrace.tasks import Task
 from headrace.values import encode_json
 
 AnyTask = Task[Any, Any] | str
-_encode: Final = msgspec.json.Encoder().encode
 
 
-class Options(TypedDict, total=False):
-    """What may be said of a run beside its payload. Durations are seconds, timedelta or text such as "5m".
+class SharedOptions(TypedDict, total=False):
+    """What may be said of every run of a batch. Durations are seconds, timedelta or text such as "5m".
 
-    ``delay`` may also be a datetime. ``idempotency_key`` makes a second trigger with the same key (per task) give the first
-    one's run; it holds for ``idempotency_key_ttl``.
+    ``delay`` may also be a datetime: local time, unless it says otherwise.
     """
 
     delay: Duration | datetime
-    tags: list[str] | str
+    tags: Sequence[str] | str
     max_attempts: int
     queue: str
-    idempotency_key: str
-    idempotency_key_ttl: Duration
     ttl: Duration
     priority: float
-    concurrency_key: str
+    concurrency_key: str | int
     metadata: Any
     max_duration: Duration
     version: str
     machine: str
     test: bool
+
+
+class Options(SharedOptions, total=False):
+    """What may be said of one run beside its payload.
+
+    ``idempotency_key`` makes a second trigger with the same key (per task) give the first one's run; it holds for
+    ``idempotency_key_ttl``.
+    """
+
+    idempotency_key: str
+    idempotency_key_ttl: Duration
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -50,10 +57,10 @@ class Item:
     task: AnyTask | None
     options: dict[str, Any]
 
-    def __init__(self, payload: Any = None, *, task: AnyTask | None = None, **options: Any) -> None:
+    def __init__(self, payload: Any = None, *, task: AnyTask | None = None, **options: Unpack[Options]) -> None:
         object.__setattr__(self, "payload", payload)
         object.__setattr__(self, "task", task)
-        object.__setattr__(self, "options", options)
+        object.__setattr__(self, "options", dict(options))
 
 
 def task_id(task: AnyTask) -> str:
@@ -62,8 +69,19 @@ def task_id(task: AnyTask) -> str:
 
 
 def encode_payload(task: AnyTask, payload: Any) -> bytes | None:
-    """The payload as JSON, checked where the task is known. Raises PayloadError."""
-    return encode_json(payload) if isinstance(task, str) else task.encode_payload(payload)
+    """The payload as one line of JSON, checked where the task is known. Raises PayloadError."""
+    data = encode_json(payload) if isinstance(task, str) else task.encode_payload(payload)
+    if data is not None and b"\n" in data:  # a msgspec.Raw goes in as somebody laid it out
+        return msgspec.json.format(data, indent=-1)
+    return data
+
+
+def encode_item(index: int, task: AnyTask, payload: Any) -> bytes | None:
+    """The payload of an item. Raises PayloadError naming its index."""
+    try:
+        return encode_payload(task, payload)
+    except PayloadError as error:
+        raise PayloadError(f"item {index}: {error}") from error.__cause__
 
 
 def make_options(task: AnyTask, given: dict[str, Any]) -> dict[str, Any]:
@@ -101,15 +119,15 @@ class LineEncoder:
         self._task = task
         self._options = options
         self._default = self._encode_tail(task, options)
-        read_options(make_options(task, options))
 
     def __call__(self, index: int, item: Any) -> bytes:
         """One line, with its newline."""
         task, tail, payload = self._task, self._default, item
         if isinstance(item, Item):
             task, payload = item.task or self._task, item.payload
-            tail = self._encode_tail(task, {**self._options, **item.options})
-        data = encode_payload(task, payload)
+            if item.task is not None or item.options:
+                tail = self._encode_tail(task, {**self._options, **item.options})
+        data = encode_item(index, task, payload)
         if data is None:
             return b'{"index":%d,%s}\n' % (index, tail)
         return b'{"index":%d,%s,"payload":%s}\n' % (index, tail, data)
@@ -117,15 +135,17 @@ class LineEncoder:
     @staticmethod
     def _encode_tail(task: AnyTask, options: dict[str, Any]) -> bytes:
         wire = make_options(task, options)
-        return b'"task":%s' % _encode(task_id(task)) + (b',"options":%s' % _encode(wire) if wire else b"")
+        read_options(wire)
+        return b'"task":%s' % encode_json(task_id(task)) + (b',"options":%s' % encode_json(wire) if wire else b"")
 
 
 def _delay_text(value: Duration | datetime) -> str:
-    return value.isoformat() if isinstance(value, datetime) else _duration_text(value)
+    return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else spell_duration(value)
 
 
-def _duration_text(value: Duration) -> str:
-    return f"{parse_duration(value):g}s"
+def spell_duration(value: Duration) -> str:
+    """A duration as the wire has it, ``"2592000s"``. Raises ValueError where it is none."""
+    return f"{parse_duration(value):.3f}".rstrip("0").rstrip(".") + "s"
 
 
 _TRANSLATIONS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
@@ -134,8 +154,8 @@ _TRANSLATIONS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
     "max_attempts": ("maxAttempts", int),
     "queue": ("queue", lambda value: {"name": value}),
     "idempotency_key": ("idempotencyKey", str),
-    "idempotency_key_ttl": ("idempotencyKeyTTL", _duration_text),
-    "ttl": ("ttl", _duration_text),
+    "idempotency_key_ttl": ("idempotencyKeyTTL", spell_duration),
+    "ttl": ("ttl", spell_duration),
     "priority": ("priority", float),
     "concurrency_key": ("concurrencyKey", str),
     "metadata": ("metadata", lambda value: value),

@@ -10,12 +10,14 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator
 from typing import Any, Final
 
-from headrace.errors import PayloadError
+from headrace.errors import BatchTriggerError
 
 SEGMENT_ITEMS: Final = 20_000
 SEGMENT_BYTES: Final = 8 * 1024 * 1024
 _PIECE: Final = 64 * 1024
 _LINGER: Final = 0.05
+_SEGMENT_SECONDS: Final = 30.0
+"""A slow producer's segment ends after so long: what the server has to say about it is heard then, not hours later."""
 
 Encode = Any
 """(index, item) -> one line of NDJSON."""
@@ -32,9 +34,29 @@ class ItemSource:
         self.count = 0
         self.ended = False
         self.error: BaseException | None = None
+        self._ahead: bytes | None = None
+
+    def read_ahead(self) -> None:
+        """Reads the first item before anything is sent: what it raises, or an empty iterable, then leaves no batch behind.
+
+        Raises BatchTriggerError where there is no item.
+        """
+        self._put_back(self.read())
+
+    async def read_ahead_async(self) -> None:
+        """The same for an iterable of either kind."""
+        self._put_back(await self.read_async())
+
+    def _put_back(self, line: bytes | None) -> None:
+        if line is None:
+            raise describe_empty()
+        self._ahead = line
+        self.count -= 1
 
     def read(self) -> bytes | None:
         """The next line, or None at the end. What the iterator raises is kept in ``error`` and raised."""
+        if self._ahead is not None:
+            return self._take_ahead()
         assert self._sync is not None
         try:
             item = next(self._sync)
@@ -50,6 +72,8 @@ class ItemSource:
         """The same for an iterable of either kind."""
         if self._async is None:
             return self.read()
+        if self._ahead is not None:
+            return self._take_ahead()
         try:
             item = await anext(self._async)
         except StopAsyncIteration:
@@ -60,14 +84,25 @@ class ItemSource:
             raise
         return self._take(item)
 
+    def _take_ahead(self) -> bytes | None:
+        line, self._ahead = self._ahead, None
+        self.count += 1
+        return line
+
     def _take(self, item: Any) -> bytes:
         try:
             line = self._encode(self.count, item)
-        except (PayloadError, TypeError, ValueError) as error:
+        except Exception as error:
             self.error = error
             raise
         self.count += 1
         return line
+
+
+def describe_empty() -> BatchTriggerError:
+    """The exception for a batch without items."""
+    told = "A batch has at least one item, but the iterable gave none."
+    return BatchTriggerError(told, phase="create", accepted=0, expected=0)
 
 
 class Segment:
@@ -78,27 +113,33 @@ class Segment:
         self.first = source.count
         self.sent = 0  # lines of the last try
         self._lines: list[bytes] = []
+        self._wanted: list[range] | None = None
         self._bytes = 0
+        self._begun: float | None = None
         self._most_items = most_items
         self._most_bytes = most_bytes
 
     @property
     def complete(self) -> bool:
         """Whether it takes no more lines."""
-        return self.source.ended or len(self._lines) >= self._most_items or self._bytes >= self._most_bytes
+        return (
+            self.source.ended
+            or len(self._lines) >= self._most_items
+            or self._bytes >= self._most_bytes
+            or (self._begun is not None and time.monotonic() - self._begun > _SEGMENT_SECONDS)
+        )
 
     @property
     def held_bytes(self) -> int:
         """What it keeps."""
         return self._bytes
 
-    def __len__(self) -> int:
-        return len(self._lines)
-
-    def keep_only(self, missing: list[tuple[int, int]]) -> None:
-        """Drops the lines that the server has, given the ranges of indexes that it lacks."""
-        wanted = [range(max(low, self.first), min(high + 1, self.first + len(self._lines))) for low, high in missing]
-        self._lines = [self._lines[index - self.first] for indexes in wanted for index in indexes]
+    def send_only(self, missing: Iterable[tuple[int, int]]) -> bool:
+        """Sends from now on only lines with an index in these ranges (both ends included). False where it holds none."""
+        last = self.first + len(self._lines) - 1
+        within = [range(max(low, self.first), min(high, last) + 1) for low, high in missing]
+        self._wanted = [indexes for indexes in within if indexes]
+        return bool(self._wanted)
 
     def write(self) -> Generator[bytes]:
         """The body of a request: the lines that are kept, then new ones until the segment is complete."""
@@ -124,15 +165,20 @@ class Segment:
             yield piece
 
     def _keep(self, line: bytes) -> bytes:
+        if self._begun is None:
+            self._begun = time.monotonic()
         self._lines.append(line)
         self._bytes += len(line)
         self.sent += 1
         return line
 
     def _write_kept(self) -> Iterator[bytes]:
-        self.sent = len(self._lines)
-        for start in range(0, len(self._lines), 500):
-            yield b"".join(self._lines[start : start + 500])
+        lines = self._lines
+        if self._wanted is not None:
+            lines = [lines[index - self.first] for indexes in self._wanted for index in indexes]
+        self.sent = len(lines)
+        for start in range(0, len(lines), 500):
+            yield b"".join(lines[start : start + 500])
 
 
 class _Pieces:

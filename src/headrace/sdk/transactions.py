@@ -83,7 +83,9 @@ async def _find_async_driver(connection: Any) -> Any:
 
 def _require_psycopg(driver: Any, kind: str) -> None:
     name = f"{type(driver).__module__}.{type(driver).__qualname__}"
-    if type(driver).__module__.partition(".")[0] != "psycopg" or type(driver).__qualname__ != kind:
+    if not any(
+        base.__module__.partition(".")[0] == "psycopg" and base.__qualname__ == kind for base in type(driver).__mro__
+    ):
         needed = "AsyncClient takes asyncpg, psycopg.AsyncConnection and SQLAlchemy's async objects; Client takes psycopg.Connection and SQLAlchemy's Session and Connection over psycopg"
         raise NotInTransactionError(f"connection is a {name}, on which nothing can be triggered here: {needed}.")
     # psycopg begins a transaction by itself at the first statement, unless it commits each one
