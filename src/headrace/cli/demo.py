@@ -227,8 +227,9 @@ class _Demo:
         yield Check("SQL: every index has one run, none has two", once and found["runs"] == total, seen)
         yield Check("SQL: all of them have ended", not found["unfinished"], f"{found['unfinished']} are open")
         yield Check("SQL: there is no run beside them", not found["strays"], f"{found['strays']} others")
-        again = found["taken_up_again"]
-        self._events.append(f"{again} runs that a worker had begun and not ended were taken up by another")
+        if self._events:
+            again = found["taken_up_again"]
+            self._events.append(f"{again} runs that a worker had begun and not ended were taken up by another")
 
     async def _fetch_runs(self) -> Any:
         connection: Any = await asyncpg.connect(self._local.database_url)

@@ -140,10 +140,12 @@ def _runtime_folder() -> Path:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Generator[None]:
-    """One start or stop at a time: initialising a folder twice at once would spoil it."""
+    """One start or stop at a time: initialising a folder twice at once would spoil it.
+
+    One lock for all folders of a user, as the wheel has one too; a lock a folder would leave a file behind for each.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    name = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
-    with (_runtime_folder() / f"{name}.lock").open("w") as lock:
+    with (_runtime_folder() / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -192,6 +194,9 @@ def _short_path(folder: Path) -> Path:
     text = str(folder)
     if len(text.encode()) <= LONGEST_SOCKET_FOLDER and all(char.isalnum() or char in "/._-+=@" for char in text):
         return folder
+    for left in filter(Path.is_symlink, _runtime_folder().iterdir()):
+        if not left.exists():
+            left.unlink(missing_ok=True)  # of a folder that is gone
     link = _runtime_folder() / hashlib.sha256(text.encode()).hexdigest()[:16]
     if not link.is_symlink() or link.readlink() != folder:
         link.unlink(missing_ok=True)
