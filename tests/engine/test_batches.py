@@ -277,7 +277,8 @@ async def test_fault_04_all_items_failing_at_creation_ends_the_batch(engine: Eng
     assert state.status == BatchStatus.ABORTED
     assert state.completed_at is not None
     assert len(await batches.list_batch_results(engine, 1, batch.id)) == 2
-    assert not isinstance(sealed, Incomplete)
+    assert isinstance(sealed, Sealed)  # it was this stream that sealed it; one that comes later is told of the end
+    assert isinstance(await batches.end_stream(engine, 1, batch.id), StreamRefused)
 
 
 async def test_an_unsealed_batch_is_aborted_at_its_deadline(engine: Engine) -> None:

@@ -25,14 +25,15 @@ BACKLOG = 200_000
 LANES = 200
 
 
-@pytest.fixture(scope="module", params=["no statistics", "analyzed"])
+@pytest.fixture(scope="module", params=["no statistics", "statistics of all but runs", "analyzed"])
 def seeded(request: pytest.FixtureRequest, postgres: str, template: str) -> Generator[tuple[str, UUID]]:
     """A database with a backlog over many lanes, history, and held runs; and the id of its batch."""
     name = f"plans_{request.param.replace(' ', '_')}"
     execute_sql(postgres, f"CREATE DATABASE {name} TEMPLATE {template}")
     url = with_database(postgres, name)
     batch = mint_batch_id()
-    execute_sql(url, "ALTER TABLE headrace.runs SET (autovacuum_enabled = off)")
+    for table in ("runs", "lanes", "workers", "batches"):  # statistics come when the test says so, and not before
+        execute_sql(url, f"ALTER TABLE headrace.{table} SET (autovacuum_enabled = off)")
     execute_sql(
         url,
         "INSERT INTO headrace.lanes (environment_id, task, queue) SELECT 1, 't', 'q' || n FROM generate_series(1, $1) n",
@@ -62,6 +63,8 @@ def seeded(request: pytest.FixtureRequest, postgres: str, template: str) -> Gene
         "INSERT INTO headrace.batches (environment_id, id, start_policy, run_count, seal_deadline, created_at, updated_at)"
         " SELECT 1, gen_random_uuid(), 'add', 1, now() + interval '1 hour', now(), now() FROM generate_series(1, 20000)",
     )
+    if request.param != "no statistics":
+        execute_sql(url, "ANALYZE headrace.lanes, headrace.workers, headrace.batches")
     if request.param == "analyzed":
         execute_sql(url, "ANALYZE")
     yield url, batch

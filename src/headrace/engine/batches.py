@@ -143,8 +143,10 @@ async def end_stream(
     if refused := _refuse_count(batch, run_count, count):
         return refused
     if count is not None and batch.accepted == count and not partial:
-        # another stream, or the sweep of deadlines, may be quicker: what it made of the batch is then the answer
-        batch = await _try_to_seal(engine, batch, count)
+        if sealed := await _try_to_seal(engine, batch, count):
+            return Sealed(sealed)  # also where that ended it at once, as ABORTED: no item could become a run
+        # another stream, or the sweep of deadlines, was quicker: what it made of the batch is the answer
+        batch = await find_batch(engine, environment_id, batch_id) or batch
     match judge_stream(batch):
         case StreamDone():
             return Sealed(batch)
@@ -158,13 +160,12 @@ async def end_stream(
             return Incomplete(batch, missing)
 
 
-async def _try_to_seal(engine: Engine, batch: BatchState, count: int) -> BatchState:
+async def _try_to_seal(engine: Engine, batch: BatchState, count: int) -> BatchState | None:
     sealed = await engine.store.run_plan(_seal_open_batch(batch.environment_id, batch, count))
-    if sealed is None:
-        return await find_batch(engine, batch.environment_id, batch.id) or batch
-    engine.notices.runs_ready(batch.environment_id)
-    if sealed.completed_at:
-        engine.notices.runs_done(batch.environment_id)
+    if sealed is not None:
+        engine.notices.runs_ready(batch.environment_id)
+        if sealed.completed_at:
+            engine.notices.runs_done(batch.environment_id)
     return sealed
 
 

@@ -9,7 +9,7 @@ SET status = 'ABORTED', completed_at = headrace.clock(), updated_at = headrace.c
     ))
 WHERE b.ctid = ANY(ARRAY(
     SELECT u.ctid FROM headrace.batches AS u
-    WHERE u.status = 'PENDING' AND u.sealed_at IS NULL AND u.seal_deadline <= headrace.clock()
+    WHERE u.status = 'PENDING' AND u.sealed_at IS NULL AND u.processing_completed_at IS NULL AND u.seal_deadline <= headrace.clock()
     ORDER BY u.seal_deadline LIMIT $1::integer FOR UPDATE SKIP LOCKED
 ))
 RETURNING b.environment_id, b.id, b.accepted, b.run_count

@@ -1,7 +1,8 @@
 -- Claims a chunk for a worker whose lease is not over, and renews it: the worker's row is locked, so that whoever ends the
 -- lease finds every run that it claimed. Every open lane of its tasks gives an equal share of its head; another worker's
 -- claim in progress is stepped over. The runs are then met by their place in the table, because after a join by id the
--- planner would read all of the table once statistics are missing. Indexes: workers_pkey, lanes_open, runs_ready.
+-- planner would read all of the table once statistics are missing; for the same reason a lane's head is asked for by ORDER BY
+-- and LIMIT, which no plan can make a join of all lanes with all runs. Indexes: workers_pkey, lanes_open, runs_ready.
 WITH lease AS (
     UPDATE headrace.workers SET lease_until = headrace.clock() + make_interval(secs => $6::float8)
     WHERE id = $2::bigint AND ended_at IS NULL
@@ -9,13 +10,13 @@ WITH lease AS (
 ),
 heads AS MATERIALIZED (
     SELECT l.id, l.task, l.queue
-    FROM headrace.lanes AS l
+    FROM headrace.lanes AS l CROSS JOIN LATERAL (
+        SELECT FROM headrace.runs AS r
+        WHERE r.lane_id = l.id AND r.status = 'QUEUED' AND r.ready_at <= headrace.clock()
+        ORDER BY r.ready_at, r.id LIMIT 1
+    ) AS head
     WHERE l.environment_id = $1::integer AND l.open AND l.task = ANY($3::text[])
         AND ($4::text[] IS NULL OR l.queue = ANY($4::text[]))
-        AND EXISTS (
-            SELECT FROM headrace.runs AS r
-            WHERE r.lane_id = l.id AND r.status = 'QUEUED' AND r.ready_at <= headrace.clock()
-        )
 ),
 picked AS MATERIALIZED (
     SELECT head.ctid

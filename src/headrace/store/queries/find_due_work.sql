@@ -7,7 +7,8 @@ SELECT pg_try_advisory_xact_lock(7305, 1) AND (
     )
     OR EXISTS (
         SELECT FROM headrace.batches
-        WHERE status = 'PENDING' AND sealed_at IS NULL AND seal_deadline <= headrace.clock()
+        WHERE status = 'PENDING' AND sealed_at IS NULL AND processing_completed_at IS NULL
+            AND seal_deadline <= headrace.clock()
     )
     OR EXISTS (
         SELECT FROM headrace.batches

@@ -3,14 +3,27 @@
 SELECT r.id, l.task, l.queue, r.status, r.payload, r.payload_type, r.output, r.output_type, r.error::text AS error, r.attempt,
     r.batch_id, r.batch_index, r.parent_run_id, r.idempotency_key, r.options::text AS options, r.created_at, r.updated_at,
     r.delayed_until, r.started_at, r.finished_at, r.traceparent, r.delayed_until > headrace.clock() AS delayed
-FROM headrace.runs AS r JOIN headrace.lanes AS l ON l.id = r.lane_id
-WHERE r.environment_id = $1::integer AND r.id > $2::uuid AND r.id < $3::uuid
-    AND ($4::text[] IS NULL OR r.status = ANY($4::text[]::headrace.run_status[]))
-    AND ($5::text[] IS NULL OR l.task = ANY($5::text[]))
-    AND ($6::text[] IS NULL OR l.queue = ANY($6::text[]))
-    AND ($7::uuid IS NULL OR r.batch_id = $7::uuid)
-    AND ($8::text[] IS NULL OR r.options -> 'tags' ?| $8::text[])
-    AND ($9::timestamptz IS NULL OR r.created_at >= $9::timestamptz)
-    AND ($10::timestamptz IS NULL OR r.created_at <= $10::timestamptz)
-    AND ($11::boolean IS NULL OR r.status <> 'QUEUED' OR coalesce(r.delayed_until > headrace.clock(), false) = $11::boolean)
-ORDER BY r.id LIMIT $12::integer
+FROM (
+    SELECT r.* FROM headrace.runs AS r
+    WHERE r.environment_id = $1::integer AND r.id > $2::uuid AND r.id < $3::uuid
+        AND ($4::text[] IS NULL OR r.status = ANY($4::text[]::headrace.run_status[]))
+        AND (
+            ($5::text[] IS NULL AND $6::text[] IS NULL)
+            OR r.lane_id = ANY(ARRAY(
+                SELECT l.id FROM headrace.lanes AS l
+                WHERE l.environment_id = $1::integer AND ($5::text[] IS NULL OR l.task = ANY($5::text[]))
+                    AND ($6::text[] IS NULL OR l.queue = ANY($6::text[]))
+            ))
+        )
+        AND ($7::uuid IS NULL OR r.batch_id = $7::uuid)
+        AND ($8::text[] IS NULL OR r.options -> 'tags' ?| $8::text[])
+        AND ($9::timestamptz IS NULL OR r.created_at >= $9::timestamptz)
+        AND ($10::timestamptz IS NULL OR r.created_at <= $10::timestamptz)
+        AND (
+            $11::boolean IS NULL OR r.status <> 'QUEUED'
+            OR coalesce(r.delayed_until > headrace.clock(), false) = $11::boolean
+        )
+    ORDER BY r.id LIMIT $12::integer
+) AS r
+JOIN headrace.lanes AS l ON l.id = r.lane_id
+ORDER BY r.id
