@@ -20,7 +20,13 @@ from headrace.store.statements import Plan, Record, Statement
 
 T = TypeVar("T")
 
-DATABASE_ERRORS: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
+DATABASE_ERRORS: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 """What a call may raise while the database is away, restarts, or refuses a statement."""
 
 
@@ -66,11 +72,15 @@ class Store:
     async def connect(self) -> AsyncGenerator[Any]:
         """A connection of the pool (asyncpg), for what needs several transactions or none."""
         async with self._pool.acquire() as connection:
-            yield connection
+            try:
+                yield connection
+            except asyncpg.InternalClientError:
+                connection.terminate()  # it is out of step with the server, as after a kill: nobody may be handed it again
+                raise
 
     async def fetch(self, name: str, *args: Any) -> list[Record]:
         """The rows of one statement, in a transaction of its own."""
-        async with self._pool.acquire() as connection:
+        async with self.connect() as connection:
             if not self._pooled:
                 return await connection.fetch(Statement(name, args).sql, *args)
             async with connection.transaction():
@@ -78,7 +88,7 @@ class Store:
 
     async def run_plan(self, plan: Plan[T]) -> T:
         """What ``plan`` returns, its statements in one transaction: all of them or none."""
-        async with self._pool.acquire() as connection, connection.transaction():
+        async with self.connect() as connection, connection.transaction():
             return await run_plan_on(connection, plan)
 
 
