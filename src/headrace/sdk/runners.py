@@ -52,28 +52,34 @@ async def run_flow_async(flow: Flow[T], http: httpx2.AsyncClient) -> T:
 
 
 def _send(http: httpx2.Client, effect: Send) -> Answer | Broken:
-    content = effect.segment.write() if effect.segment is not None else _encode(effect)
+    body = None if effect.segment is None else effect.segment.write()
     try:
-        answer = http.request(effect.method, effect.path, **_arguments(effect, content))
+        answer = http.request(effect.method, effect.path, **_arguments(effect, body or _encode(effect)))
     except httpx2.HTTPError as error:
         _raise_own(effect)
         return Broken(error)
     except BaseException:
         _raise_own(effect)
         raise
+    finally:
+        if body is not None:
+            body.close()  # nobody reads items behind the back of the next try
     return _read(answer)
 
 
 async def _send_async(http: httpx2.AsyncClient, effect: Send) -> Answer | Broken:
-    content = effect.segment.write_async() if effect.segment is not None else _encode(effect)
+    body = None if effect.segment is None else effect.segment.write_async()
     try:
-        answer = await http.request(effect.method, effect.path, **_arguments(effect, content))
+        answer = await http.request(effect.method, effect.path, **_arguments(effect, body or _encode(effect)))
     except httpx2.HTTPError as error:
         _raise_own(effect)
         return Broken(error)
     except BaseException:
         _raise_own(effect)
         raise
+    finally:
+        if body is not None:
+            await body.aclose()  # nobody reads items behind the back of the next try
     return _read(answer)
 
 
