@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -115,10 +116,11 @@ def test_many_tries_read_each_item_once_and_leave_nothing_behind():
     )
     assert stream(driver, items()) == SealedBatch(BATCH, 7)
     assert read == [*range(7)]
+    held = [weakref.ref(request.segment) for request in driver.sent if request.segment is not None]
+    assert len(held) == 6
     del driver
     gc.collect()
-    held = [one for one in gc.get_objects() if isinstance(one, segments.Segment)]
-    assert held == []
+    assert [segment() for segment in held] == [None] * 6
 
 
 @pytest.mark.usefixtures("small_segments")
