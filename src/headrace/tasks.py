@@ -230,12 +230,6 @@ class Task(Generic[P, R_co]):
             return cast("R_co", None)
         return cast("R_co", self._decode(self._result_codec, data, type, "result"))
 
-    def convert_output(self, value: object) -> R_co:
-        """The result that parsed JSON stands for; None is no result. Raises PayloadError."""
-        if value is None:
-            return cast("R_co", None)
-        return cast("R_co", self._named(self._result_codec.convert, value, "result"))
-
     def _decode(self, reader: Codec[Any], data: bytes | None, media_type: str, what: str) -> object:
         if data is None:
             return self._named(reader.convert, None, what)

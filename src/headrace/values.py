@@ -84,7 +84,7 @@ def _build_codec(annotation: Any) -> Codec[Any]:
         decoder = msgspec.json.Decoder(annotation)
     except (TypeError, RuntimeError) as error:
         raise ConfigurationError(f"{annotation!r} can't be read from JSON: {error}") from error
-    return Codec(decoder.decode, lambda value: msgspec.convert(value, annotation))
+    return Codec(decoder.decode, lambda value: msgspec.convert(value, annotation, str_keys=True))
 
 
 _cached_codec = cache(_build_codec)
