@@ -1,9 +1,12 @@
-"""How an item of a batch ended: a value, not an exception."""
+"""How an item of a batch ended: a value, not an exception.
+
+``match`` tells Ok from Failed, and so does ``outcome.ok is True`` for a type checker; ``unwrap()`` gives or raises.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Literal, NoReturn, TypeVar
+from typing import Any, ClassVar, Final, Generic, Literal, NoReturn, TypeVar
 
 from headrace.errors import RunFailedError
 
@@ -12,16 +15,13 @@ R_co = TypeVar("R_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Ok(Generic[R_co]):
-    """A run that succeeded, and its result."""
+    """A run that succeeded, and its result: ``value``. ``error`` is None."""
 
     index: int
     run_id: str
     value: R_co
-
-    @property
-    def ok(self) -> Literal[True]:
-        """True."""
-        return True
+    ok: ClassVar[Literal[True]] = True
+    error: ClassVar[None] = None
 
     def unwrap(self) -> R_co:
         """The result."""
@@ -30,17 +30,14 @@ class Ok(Generic[R_co]):
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A run that did not succeed: its status and its error, both as on the wire."""
+    """A run that did not succeed: its status and its error, both as on the wire. ``value`` is None."""
 
     index: int
     run_id: str
     status: str
     error: dict[str, Any]
-
-    @property
-    def ok(self) -> Literal[False]:
-        """False."""
-        return False
+    ok: ClassVar[Literal[False]] = False
+    value: ClassVar[None] = None
 
     def unwrap(self) -> NoReturn:
         """Raises RunFailedError."""
