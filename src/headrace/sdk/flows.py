@@ -10,13 +10,11 @@ from typing import Any, Final
 
 from headrace import telemetry
 from headrace.errors import ApiError, BatchTriggerError, ClientError
+from headrace.protocol.statuses import TERMINAL_BATCH_STATUSES
 from headrace.sdk.effects import Answer, Broken, Flow, Send, Sleep
 from headrace.sdk.items import AnyTask, encode_payload, make_options, read_options, task_id
 from headrace.sdk.retries import TRIES, find_delay, may_retry, read_object, retry_after, send_patiently, to_error
 from headrace.sdk.segments import ItemSource, Segment
-
-ENDED: Final = frozenset({"COMPLETED", "PARTIAL_FAILED", "ABORTED"})
-"""Statuses of a batch that has ended."""
 
 _POLL: Final = 20.0
 _STREAM_TIMEOUT: Final = 300.0
@@ -68,7 +66,7 @@ def await_batch(batch_id: str, timeout: float | None) -> Flow[dict[str, Any] | N
         left = _POLL if deadline is None else max(0.0, min(_POLL, deadline - time.monotonic()))
         request = Send("GET", f"/api/v2/batches/{quote(batch_id)}?wait={left:.3f}", timeout=left + 15)
         body = read_object((yield from send_patiently(request, until=deadline)), "status")
-        if body["status"] in ENDED:
+        if body["status"] in TERMINAL_BATCH_STATUSES:
             return body
         if deadline is not None and time.monotonic() >= deadline:
             return None

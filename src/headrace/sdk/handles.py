@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from headrace.durations import Duration, parse_duration
 from headrace.errors import BatchTriggerError, PayloadError, ResultTimeoutError
 from headrace.protocol.packets import decode_packet
+from headrace.protocol.statuses import TERMINAL_BATCH_STATUSES
 from headrace.sdk import flows
 from headrace.sdk.effects import Flow, Sleep
 from headrace.sdk.items import AnyTask
@@ -154,7 +155,7 @@ class _BatchFlows(Generic[R]):
         body = yield from flows.retrieve(f"/api/v2/batches/{flows.quote(self.id)}", wait=looks.next())
         if body.get("runCount") is not None:
             self.run_count = body["runCount"]
-        if body.get("status") in flows.ENDED:
+        if body.get("status") in TERMINAL_BATCH_STATUSES:
             looks.last = body
         else:
             yield Sleep(0.01)
