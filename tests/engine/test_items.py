@@ -69,6 +69,6 @@ async def test_the_seal_itself_asks_for_every_item(engine: Engine) -> None:
     await batches.store_chunk(engine, 1, created.batch, [StoredItem(index, "t", Packet(None)) for index in (0, 1)])
     assert await engine.store.fetch("seal_batch", 1, created.batch.id, 3) == []
     assert await engine.store.fetch("seal_batch", 1, created.batch.id, 2) == []
+    items = [StoredItem(0, "t", Packet(None)), StoredItem(0, "t", Packet(None))]
     with pytest.raises(ValueError, match="each once"):
-        items = [StoredItem(0, "t", Packet(None)), StoredItem(0, "t", Packet(None))]
         await batches.submit_batch(engine, 1, CreateBatch(run_count=2), items)
