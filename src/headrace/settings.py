@@ -73,7 +73,8 @@ class Settings:
     lease: Annotated[float, Setting("a worker silent for this long loses its runs", at_least=0.5)] = 30.0
     heartbeat: Annotated[float, Setting("how often a worker renews its lease", at_least=0.1)] = 5.0
     max_rescues: Annotated[
-        int, Setting("how often a run is taken from a dead worker and tried again; after that it is CRASHED", at_least=0)
+        int,
+        Setting("how often a run is taken from a dead worker and tried again; after that it is CRASHED", at_least=0),
     ] = 5
     poll_interval: Annotated[
         float, Setting("how often an idle worker looks for runs without a hint", at_least=0.05)
