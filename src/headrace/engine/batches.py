@@ -35,6 +35,7 @@ from headrace.engine.outcomes import (
     StreamRefused,
 )
 from headrace.engine.rows import read_batch, read_json, read_run
+from headrace.engine.waiting import await_end
 from headrace.ids import MAX_ITEM_INDEX, mint_batch_id, parse_run_id
 from headrace.payloads import STORED_TYPE
 from headrace.protocol.batches import CreateBatch
@@ -207,14 +208,13 @@ async def list_batch_results(
 
 async def await_batch(engine: Engine, environment_id: int, batch_id: UUID, timeout: float) -> BatchState | None:
     """The batch once it has ended, or as it stands after ``timeout`` seconds."""
-    deadline = asyncio.get_running_loop().time() + timeout
-    while True:
-        heard = engine.notices.count_done(environment_id)
-        batch = await find_batch(engine, environment_id, batch_id)
-        left = deadline - asyncio.get_running_loop().time()
-        if batch is None or batch.completed_at is not None or left <= 0:
-            return batch
-        await engine.notices.wait_done(environment_id, min(left, 1.0), since=heard)
+    return await await_end(
+        engine,
+        environment_id,
+        lambda: find_batch(engine, environment_id, batch_id),
+        lambda batch: batch.completed_at is not None,
+        timeout,
+    )
 
 
 def open_batch(

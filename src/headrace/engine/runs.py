@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -32,6 +31,7 @@ from headrace.engine.outcomes import (
     RunView,
 )
 from headrace.engine.rows import read_json, read_run
+from headrace.engine.waiting import await_end
 from headrace.ids import item_run_id, mint_run_id
 from headrace.protocol.options import RunOptions
 from headrace.protocol.statuses import RunStatus
@@ -175,14 +175,13 @@ async def find_run(engine: Engine, environment_id: int, run_id: UUID) -> RunView
 
 async def await_run(engine: Engine, environment_id: int, run_id: UUID, timeout: float) -> RunView | None:
     """The run once it has ended, or as it stands after ``timeout`` seconds."""
-    deadline = asyncio.get_running_loop().time() + timeout
-    while True:
-        heard = engine.notices.count_done(environment_id)
-        run = await find_run(engine, environment_id, run_id)
-        left = deadline - asyncio.get_running_loop().time()
-        if run is None or run.finished_at is not None or left <= 0:
-            return run
-        await engine.notices.wait_done(environment_id, min(left, 1.0), since=heard)
+    return await await_end(
+        engine,
+        environment_id,
+        lambda: find_run(engine, environment_id, run_id),
+        lambda run: run.finished_at is not None,
+        timeout,
+    )
 
 
 async def list_attempts(engine: Engine, environment_id: int, run_id: UUID) -> list[AttemptView]:
