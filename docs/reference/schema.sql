@@ -8,6 +8,15 @@ CREATE TYPE headrace.batch_status AS ENUM (
     'PARTIAL_FAILED',
     'ABORTED'
 );
+CREATE TYPE headrace.point_kind AS ENUM (
+    'run',
+    'batch',
+    'progress',
+    'time',
+    'token',
+    'step',
+    'effect'
+);
 CREATE TYPE headrace.run_status AS ENUM (
     'PENDING_VERSION',
     'DELAYED',
@@ -21,6 +30,11 @@ CREATE TYPE headrace.run_status AS ENUM (
     'CRASHED',
     'SYSTEM_FAILURE',
     'EXPIRED',
+    'TIMED_OUT'
+);
+CREATE TYPE headrace.token_status AS ENUM (
+    'WAITING',
+    'COMPLETED',
     'TIMED_OUT'
 );
 CREATE FUNCTION headrace.clock() RETURNS timestamp with time zone
@@ -89,6 +103,10 @@ CREATE TABLE headrace.batches (
     error jsonb,
     created_at timestamp with time zone NOT NULL,
     updated_at timestamp with time zone NOT NULL,
+    root_run_id uuid,
+    depth smallint DEFAULT 0 NOT NULL,
+    watched boolean DEFAULT false NOT NULL,
+    followed boolean DEFAULT false NOT NULL,
     CONSTRAINT batches_check CHECK ((accepted <= run_count)),
     CONSTRAINT batches_check1 CHECK (((settled <= accepted) AND (succeeded <= settled) AND (prefailed <= settled) AND (aliased <= accepted))),
     CONSTRAINT batches_check2 CHECK (((sealed_at IS NULL) OR (status = 'ABORTED'::headrace.batch_status) OR ((accepted = run_count) AND (highest_index = (run_count - 1))))),
@@ -119,13 +137,35 @@ CREATE TABLE headrace.idempotency_keys (
     fingerprint bytea,
     expires_at timestamp with time zone NOT NULL
 );
+CREATE TABLE headrace.journal (
+    environment_id integer NOT NULL,
+    run_id uuid NOT NULL,
+    point text NOT NULL,
+    kind headrace.point_kind NOT NULL,
+    pending boolean NOT NULL,
+    made integer NOT NULL,
+    seen integer,
+    target uuid,
+    due_at timestamp with time zone,
+    failures smallint DEFAULT 0 NOT NULL,
+    succeeded boolean,
+    value bytea,
+    value_type text,
+    error jsonb,
+    cascade boolean DEFAULT true NOT NULL,
+    canceling boolean DEFAULT false NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    done_at timestamp with time zone
+)
+WITH (fillfactor='90');
 CREATE TABLE headrace.lanes (
     id integer NOT NULL,
     environment_id integer NOT NULL,
     task text NOT NULL,
     queue text NOT NULL,
     batch_id uuid,
-    open boolean DEFAULT true NOT NULL
+    open boolean DEFAULT true NOT NULL,
+    version text
 );
 ALTER TABLE headrace.lanes ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME headrace.lanes_id_seq
@@ -142,7 +182,7 @@ CREATE TABLE headrace.runs (
     batch_id uuid,
     batch_index integer,
     status headrace.run_status NOT NULL,
-    attempt smallint DEFAULT 0 NOT NULL,
+    attempt integer DEFAULT 0 NOT NULL,
     failures smallint DEFAULT 0 NOT NULL,
     rescues smallint DEFAULT 0 NOT NULL,
     watched boolean DEFAULT false NOT NULL,
@@ -162,6 +202,10 @@ CREATE TABLE headrace.runs (
     options jsonb,
     idempotency_key text,
     traceparent text,
+    resumes integer DEFAULT 0 NOT NULL,
+    root_run_id uuid,
+    depth smallint DEFAULT 0 NOT NULL,
+    metadata jsonb,
     CONSTRAINT runs_check CHECK (((batch_id IS NULL) = (batch_index IS NULL))),
     CONSTRAINT runs_check1 CHECK (((batch_id IS NULL) OR (id = headrace.item_run_id(batch_id, batch_index))))
 )
@@ -173,6 +217,21 @@ CREATE TABLE headrace.tasks (
     max_attempts integer NOT NULL,
     registered_at timestamp with time zone NOT NULL
 );
+CREATE TABLE headrace.tokens (
+    environment_id integer NOT NULL,
+    id uuid NOT NULL,
+    status headrace.token_status DEFAULT 'WAITING'::headrace.token_status NOT NULL,
+    run_id uuid,
+    tags text[] DEFAULT '{}'::text[] NOT NULL,
+    idempotency_key text,
+    idempotency_key_expires_at timestamp with time zone,
+    timeout_at timestamp with time zone,
+    output bytea,
+    output_type text,
+    created_at timestamp with time zone NOT NULL,
+    completed_at timestamp with time zone,
+    CONSTRAINT tokens_check CHECK (((status = 'WAITING'::headrace.token_status) = (completed_at IS NULL)))
+);
 CREATE TABLE headrace.workers (
     id bigint NOT NULL,
     environment_id integer NOT NULL,
@@ -180,7 +239,8 @@ CREATE TABLE headrace.workers (
     started_at timestamp with time zone NOT NULL,
     lease_until timestamp with time zone NOT NULL,
     ended_at timestamp with time zone,
-    emptied_at timestamp with time zone
+    emptied_at timestamp with time zone,
+    version text DEFAULT ''::text NOT NULL
 )
 WITH (fillfactor='50');
 ALTER TABLE headrace.workers ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
@@ -207,23 +267,34 @@ ALTER TABLE ONLY headrace.environments
     ADD CONSTRAINT environments_slug_key UNIQUE (slug);
 ALTER TABLE ONLY headrace.idempotency_keys
     ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (environment_id, scope, key_hash);
+ALTER TABLE ONLY headrace.journal
+    ADD CONSTRAINT journal_pkey PRIMARY KEY (environment_id, run_id, point);
 ALTER TABLE ONLY headrace.lanes
     ADD CONSTRAINT lanes_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY headrace.runs
     ADD CONSTRAINT runs_pkey PRIMARY KEY (environment_id, id);
 ALTER TABLE ONLY headrace.tasks
     ADD CONSTRAINT tasks_pkey PRIMARY KEY (environment_id, id);
+ALTER TABLE ONLY headrace.tokens
+    ADD CONSTRAINT tokens_pkey PRIMARY KEY (environment_id, id);
 ALTER TABLE ONLY headrace.workers
     ADD CONSTRAINT workers_pkey PRIMARY KEY (id);
 CREATE INDEX batch_aliases_open ON headrace.batch_aliases USING btree (environment_id, run_id) WHERE (NOT settled);
 CREATE INDEX batches_held ON headrace.batches USING btree (id) WHERE ((status = 'ABORTED'::headrace.batch_status) AND (start_policy = 'seal'::text) AND (processing_completed_at IS NULL));
 CREATE INDEX batches_unsealed ON headrace.batches USING btree (seal_deadline) WHERE ((status = 'PENDING'::headrace.batch_status) AND (sealed_at IS NULL));
 CREATE INDEX idempotency_keys_expiry ON headrace.idempotency_keys USING btree (expires_at);
+CREATE INDEX journal_canceling ON headrace.journal USING btree (environment_id, run_id) WHERE canceling;
+CREATE INDEX journal_due ON headrace.journal USING btree (due_at) WHERE (pending AND (due_at IS NOT NULL));
+CREATE INDEX journal_waiters ON headrace.journal USING btree (environment_id, target) WHERE (pending AND (target IS NOT NULL));
 CREATE INDEX lanes_by_batch ON headrace.lanes USING btree (batch_id) WHERE (batch_id IS NOT NULL);
-CREATE UNIQUE INDEX lanes_by_name ON headrace.lanes USING btree (environment_id, task, queue, batch_id) NULLS NOT DISTINCT;
+CREATE UNIQUE INDEX lanes_by_name ON headrace.lanes USING btree (environment_id, task, queue, batch_id, version) NULLS NOT DISTINCT;
+CREATE INDEX lanes_by_version ON headrace.lanes USING btree (environment_id, version) WHERE (version IS NOT NULL);
 CREATE INDEX lanes_open ON headrace.lanes USING btree (environment_id, task) WHERE open;
 CREATE INDEX runs_held ON headrace.runs USING btree (worker_id) WHERE (status = 'EXECUTING'::headrace.run_status);
 CREATE INDEX runs_ready ON headrace.runs USING btree (lane_id, ready_at, id) WHERE (status = 'QUEUED'::headrace.run_status);
+CREATE INDEX runs_waiting ON headrace.runs USING btree (lane_id, id) WHERE (status = 'WAITING'::headrace.run_status);
+CREATE INDEX tokens_due ON headrace.tokens USING btree (timeout_at) WHERE ((status = 'WAITING'::headrace.token_status) AND (timeout_at IS NOT NULL));
+CREATE INDEX workers_by_version ON headrace.workers USING btree (environment_id, version) WHERE (ended_at IS NULL);
 CREATE INDEX workers_not_emptied ON headrace.workers USING btree (id) WHERE (emptied_at IS NULL);
 ALTER TABLE ONLY headrace.api_keys
     ADD CONSTRAINT api_keys_environment_id_fkey FOREIGN KEY (environment_id) REFERENCES headrace.environments(id);
