@@ -18,6 +18,7 @@ from headrace.errors import (
     ResultTimeoutError,
     RunFailedError,
 )
+from headrace.packing import pack
 from headrace.sdk import (
     AsyncBatchHandle,
     AsyncClient,
@@ -58,5 +59,6 @@ __all__ = [
     "RunHandle",
     "Task",
     "current_run",
+    "pack",
     "task",
 ]
