@@ -22,6 +22,7 @@ from __future__ import annotations
 import base64
 import os
 import time
+from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
@@ -49,6 +50,11 @@ def mint_batch_id(store: str = HOME_STORE) -> UUID:
     return UUID(bytes=_timestamp() + os.urandom(5) + b"\0\0\0\0" + _store_byte(store))
 
 
+def mint_token_id(store: str = HOME_STORE) -> UUID:
+    """A new id for a token that a run may wait for, owned by ``store``."""
+    return UUID(bytes=_timestamp() + os.urandom(9) + _store_byte(store))
+
+
 def item_run_id(batch_id: UUID, index: int) -> UUID:
     """The id of the run of item ``index`` (0 or more) of a batch: always the same one.
 
@@ -68,6 +74,11 @@ def format_batch_id(batch_id: UUID) -> str:
     return "batch_" + _body(batch_id)
 
 
+def format_token_id(token_id: UUID) -> str:
+    """``waitpoint_`` and the body, as it stands on the wire."""
+    return "waitpoint_" + _body(token_id)
+
+
 def parse_run_id(text: str) -> UUID | None:
     """The run id that ``text`` spells, or None where it spells none."""
     return _parse("run_", text)
@@ -78,10 +89,20 @@ def parse_batch_id(text: str) -> UUID | None:
     return _parse("batch_", text)
 
 
+def parse_token_id(text: str) -> UUID | None:
+    """The token id that ``text`` spells, or None where it spells none."""
+    return _parse("waitpoint_", text)
+
+
 def store_of(value: UUID) -> str:
     """The key of the store that owns an id: total and pure, from its last byte alone."""
     ordinal = value.bytes[15]
     return STORE_KEYS[ordinal] if ordinal < len(STORE_KEYS) else HOME_STORE
+
+
+def minted_at(value: UUID) -> datetime:
+    """When an id was minted, to the millisecond."""
+    return datetime.fromtimestamp(int.from_bytes(value.bytes[:6], "big") / 1000, UTC)
 
 
 def _timestamp() -> bytes:

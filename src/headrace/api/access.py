@@ -1,13 +1,18 @@
-"""The access log: one line a request, with nothing in it that is secret (no header, no query, no body)."""
+"""The access log: one line a request, with nothing in it that is secret (no header, no query, no body, no signature)."""
 
 from __future__ import annotations
 
+import re
 import time
+from typing import Final
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = structlog.get_logger("headrace.access")
+
+_SIGNATURE: Final = re.compile(r"(?<=/callback/).*", re.DOTALL)
+"""What follows there is all that it takes to complete a token."""
 
 
 class AccessLog:
@@ -35,4 +40,5 @@ class AccessLog:
             await self._app(scope, receive, note_status)
         finally:
             seconds = round(time.perf_counter() - started, 6)
-            log.info("request", method=scope["method"], path=scope["path"], status=status, seconds=seconds)
+            path = _SIGNATURE.sub("...", scope["path"])
+            log.info("request", method=scope["method"], path=path, status=status, seconds=seconds)

@@ -13,7 +13,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from headrace.api import batches, health, items, limits, runs, tasks
+from headrace.api import batches, filters, health, items, limits, runs, tasks, waitpoints
 from headrace.api.access import AccessLog
 from headrace.api.authentication import require_authorization
 from headrace.api.errors import AnsweredError, answer_error, answer_missing
@@ -33,6 +33,15 @@ from headrace.protocol.batches import (
 )
 from headrace.protocol.openapi import NDJSON_MEDIA, Operation, Parameter, build_document
 from headrace.protocol.runs import RunDetail, RunList, RunResult, TriggerResponse, TriggerTask
+from headrace.protocol.tokens import (
+    CompleteToken,
+    CreateToken,
+    CreateTokenResponse,
+    TokenDetail,
+    TokenDone,
+    TokenList,
+    TokenStatus,
+)
 
 _WAIT: Final = Parameter("wait", "query", "Seconds to wait for the end, at most 30; 0 answers at once", float)
 _REQUEST_ID: Final = Parameter(
@@ -48,12 +57,19 @@ _FILTERS: Final = (
     Parameter("filter[queue]", "query", "Queues, with commas between"),
     Parameter("filter[tag]", "query", "Tags, with commas between"),
     Parameter("filter[batch]", "query", "A batch id"),
-    Parameter("filter[createdAt][from]", "query", "ISO 8601, or milliseconds since 1970"),
-    Parameter("filter[createdAt][to]", "query", "ISO 8601, or milliseconds since 1970"),
-    Parameter("filter[createdAt][period]", "query", "Created within this long, such as 1h"),
-    Parameter("page[size]", "query", f"1 to {runs.MAX_PAGE}, default {runs.DEFAULT_PAGE}", int),
+    *filters.CREATED,
     Parameter("page[after]", "query", "Runs older than this one"),
     Parameter("page[before]", "query", "Runs newer than this one"),
+)
+
+_TOKEN_FILTERS: Final = (
+    Parameter("filter[status]", "query", f"Of {', '.join(TokenStatus)}, with commas between"),
+    Parameter("filter[tags]", "query", "Tags, with commas between: any of them"),
+    Parameter("filter[id]", "query", "A token's id"),
+    Parameter("filter[idempotencyKey]", "query", "An idempotency key"),
+    *filters.CREATED,
+    Parameter("page[after]", "query", "Tokens older than this one"),
+    Parameter("page[before]", "query", "Tokens newer than this one"),
 )
 
 
@@ -171,6 +187,54 @@ ENDPOINTS: Final = (
             parameters=(_WAIT,),
         ),
         runs.retrieve_result,
+    ),
+    Endpoint(
+        Operation(
+            "POST",
+            "/api/v1/waitpoints/tokens",
+            "Create a token that a run can wait for",
+            request=CreateToken,
+            responses={200: CreateTokenResponse},
+            parameters=(_REQUEST_ID,),
+        ),
+        waitpoints.create_token,
+        max_body=lambda _: limits.CREATE_BATCH_MAX_SIZE,
+    ),
+    Endpoint(
+        Operation(
+            "GET",
+            "/api/v1/waitpoints/tokens",
+            "List tokens",
+            responses={200: TokenList},
+            parameters=_TOKEN_FILTERS,
+        ),
+        waitpoints.list_tokens,
+    ),
+    Endpoint(
+        Operation("GET", "/api/v1/waitpoints/tokens/{token_id}", "Retrieve a token", responses={200: TokenDetail}),
+        waitpoints.retrieve_token,
+    ),
+    Endpoint(
+        Operation(
+            "POST",
+            "/api/v1/waitpoints/tokens/{token_id}/complete",
+            "Complete a token",
+            request=CompleteToken,
+            responses={200: TokenDone},
+        ),
+        waitpoints.complete_token,
+        max_body=lambda settings: settings.body_max_size,
+    ),
+    Endpoint(
+        Operation(
+            "POST",
+            "/api/v1/waitpoints/tokens/{token_id}/callback/{hash}",
+            "Complete a token by its callback URL: the body, JSON or other text, is the output",
+            responses={200: TokenDone},
+            needs_key=False,
+        ),
+        waitpoints.receive_callback,
+        identify=waitpoints.identify_callback,
     ),
     Endpoint(
         Operation("GET", "/metrics", "What this server counts, for Prometheus", responses={200: None}),

@@ -66,6 +66,7 @@ class Call:
 
 Handler = Callable[[Call], Awaitable[Response]]
 Limit = Callable[[Settings], int]
+Identify = Callable[[Engine, Request], Awaitable[Caller]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class Endpoint:
     """One row of the table of routes: what it is on the wire, what runs, and what is checked before that.
 
     ``max_body`` gives the longest body in bytes (then a Content-Length is demanded); None takes a stream, or no body.
+    ``identify`` finds out who calls, by the ``Authorization`` header unless another way is named.
     """
 
     operation: Operation
@@ -80,6 +82,7 @@ class Endpoint:
     max_body: Limit | None = None
     precheck: Callable[[Request], Response | None] | None = None
     wrong_method: str = "Method not allowed"
+    identify: Identify = authenticate
 
 
 def build_routes(engine: Engine, stopping: asyncio.Event, endpoints: Sequence[Endpoint]) -> list[Route]:
@@ -130,11 +133,12 @@ class _PathApp:
         await response(scope, receive, send)
 
     async def _run(self, endpoint: Endpoint, request: Request) -> Response:
-        require_authorization(request)
+        if endpoint.operation.needs_key:
+            require_authorization(request)
         refusal = endpoint.precheck(request) if endpoint.precheck else None
         if refusal is not None:
             return refusal
-        caller = await authenticate(self._engine, request)
+        caller = await endpoint.identify(self._engine, request)
         structlog.contextvars.bind_contextvars(environment=caller.environment.slug)
         if endpoint.max_body is not None:
             limits.check_content_length(request, endpoint.max_body(self._engine.settings))

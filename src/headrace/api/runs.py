@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from typing import Final, TypeVar
-from uuid import UUID
-
 from msgspec import UNSET
 from starlette.responses import Response
 
 from headrace import ids
-from headrace.api import limits, polling, views
+from headrace.api import filters, limits, polling, views
 from headrace.api.errors import AnsweredError, answer_error, answer_json, answer_missing, forbid_unless
 from headrace.api.routing import Call
-from headrace.durations import parse_duration
 from headrace.engine import runs
 from headrace.engine.outcomes import RunFilter, RunView
 from headrace.protocol.runs import Pagination, RunList
 from headrace.protocol.statuses import TERMINAL_RUN_STATUSES, RunStatus
-
-T = TypeVar("T")
-
-DEFAULT_PAGE: Final = 25
-MAX_PAGE: Final = 100
 
 
 async def retrieve_run(call: Call) -> Response:
@@ -47,13 +36,7 @@ async def retrieve_result(call: Call) -> Response:
 async def list_runs(call: Call) -> Response:
     """A page of runs, newest first: ``filter[...]`` chooses, ``page[...]`` leafs."""
     wanted = _read_filter(call)
-    after, before = _read_run_id(call, "page[after]"), _read_run_id(call, "page[before]")
-    if after and before:
-        raise limits.bad_query("page[before]", "give page[after] or page[before], not both")
-    given = _read(call, "page[size]", int, "a whole number")
-    size = DEFAULT_PAGE if given is None else given
-    if not 1 <= size <= MAX_PAGE:
-        raise limits.bad_query("page[size]", f"page[size] must be from 1 to {MAX_PAGE}")
+    size, after, before = filters.read_page(call, ids.parse_run_id, "a run id")
     batch = ids.format_batch_id(wanted.batch_id) if wanted.batch_id else None
     forbid_unless(call.caller.may("read", ("runs", None), *([("batch", batch)] if batch else [])))
     page = await runs.list_runs(call.engine, call.environment_id, wanted, after=after, before=before, limit=size)
@@ -94,55 +77,17 @@ def _resources(run_id: str, run: RunView | None) -> list[tuple[str, str | None]]
 
 
 def _read_filter(call: Call) -> RunFilter:
-    statuses = _read_list(call, "filter[status]")
-    batch_id = _read(call, "filter[batch]", _parse_batch_id, "a batch id")
-    period = _read(call, "filter[createdAt][period]", parse_duration, "a duration such as 1h30m")
-    created_from = _read(call, "filter[createdAt][from]", _parse_time, "an ISO 8601 date, or milliseconds since 1970")
-    if period is not None:
-        created_from = max(created_from or datetime.min.replace(tzinfo=UTC), _ago(period))
+    statuses = filters.read_list(call, "filter[status]")
+    created_from, created_to = filters.read_created(call)
     return RunFilter(
         statuses=None if statuses is None else frozenset(_parse_status(one) for one in statuses),
-        tasks=_read_list(call, "filter[taskIdentifier]"),
-        queues=_read_list(call, "filter[queue]"),
-        tags=_read_list(call, "filter[tag]"),
-        batch_id=batch_id,
+        tasks=filters.read_list(call, "filter[taskIdentifier]"),
+        queues=filters.read_list(call, "filter[queue]"),
+        tags=filters.read_list(call, "filter[tag]"),
+        batch_id=filters.read_id(call, "filter[batch]", ids.parse_batch_id, "a batch id"),
         created_from=created_from,
-        created_to=_read(call, "filter[createdAt][to]", _parse_time, "an ISO 8601 date, or milliseconds since 1970"),
+        created_to=created_to,
     )
-
-
-def _read_list(call: Call, name: str) -> list[str] | None:
-    """The values of a parameter that is given several times, or once with commas; None where it is not given."""
-    values = [part for text in call.request.query_params.getlist(name) for part in text.split(",") if part]
-    if any("\0" in value for value in values):
-        raise limits.bad_query(name, f"{name} must not hold a NUL character")
-    return values or None
-
-
-def _read(call: Call, name: str, parse: Callable[[str], T], what: str) -> T | None:
-    text = call.request.query_params.get(name)
-    if not text:
-        return None
-    try:
-        return parse(text)
-    except (ValueError, OverflowError, OSError):  # of which dates far away raise either
-        raise limits.bad_query(name, f"{name} must be {what}") from None
-
-
-def _read_run_id(call: Call, name: str) -> UUID | None:
-    return _read(call, name, _parse_run_id, "a run id")
-
-
-def _parse_run_id(text: str) -> UUID:
-    if (run_id := ids.parse_run_id(text)) is None:
-        raise ValueError(text)
-    return run_id
-
-
-def _parse_batch_id(text: str) -> UUID:
-    if (batch_id := ids.parse_batch_id(text)) is None:
-        raise ValueError(text)
-    return batch_id
 
 
 def _parse_status(text: str) -> RunStatus:
@@ -150,17 +95,3 @@ def _parse_status(text: str) -> RunStatus:
         return RunStatus(text)
     except ValueError:
         raise limits.bad_query("filter[status]", f"filter[status] must be of: {', '.join(RunStatus)}") from None
-
-
-def _parse_time(text: str) -> datetime:
-    if text.isascii() and text.isdigit():
-        return datetime.fromtimestamp(int(text) / 1000, UTC)
-    moment = datetime.fromisoformat(text)
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _ago(seconds: float) -> datetime:
-    try:
-        return datetime.now(UTC) - timedelta(seconds=seconds)
-    except OverflowError:
-        return datetime.min.replace(tzinfo=UTC)

@@ -6,7 +6,6 @@ x-trigger-jwt-claims: {"sub": "<environment id>", "pub": true}
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
@@ -14,6 +13,7 @@ import jwt
 import msgspec
 
 from headrace.engine.environments import Environment
+from headrace.engine.public_tokens import mint_public_token, public_subject
 
 LIFETIME: Final = 3600
 """Seconds for which a token that this server mints is good."""
@@ -21,22 +21,24 @@ LIFETIME: Final = 3600
 _ALGORITHMS: Final = ["HS256"]
 
 # PyJWT's types name those of a library that is not there unless keys are asymmetric.
-_encode = cast("Callable[..., str]", jwt.encode)  # pyright: ignore[reportUnknownMemberType]
 _decode = cast("Callable[..., dict[str, Any]]", jwt.decode)  # pyright: ignore[reportUnknownMemberType]
 
 
 def mint_token(environment: Environment, scopes: Sequence[str]) -> str:
     """A public token for ``scopes``, good for an hour."""
-    now = int(time.time())
-    claims = {**_subject(environment), "scopes": list(scopes), "iat": now, "exp": now + LIFETIME}
-    return _encode(claims, environment.signing_secret, algorithm="HS256")
+    return mint_public_token(environment, scopes, LIFETIME)
 
 
 def token_headers(environment: Environment, scopes: Sequence[str]) -> dict[str, str]:
     """The two response headers that hand a caller its public token."""
+    return wrap_token(environment, mint_token(environment, scopes))
+
+
+def wrap_token(environment: Environment, token: str) -> dict[str, str]:
+    """The two response headers for a public token that is made already."""
     return {
-        "x-trigger-jwt": mint_token(environment, scopes),
-        "x-trigger-jwt-claims": msgspec.json.encode(_subject(environment)).decode(),
+        "x-trigger-jwt": token,
+        "x-trigger-jwt-claims": msgspec.json.encode(public_subject(environment)).decode(),
     }
 
 
@@ -65,7 +67,3 @@ def check_token(environment: Environment, token: str) -> frozenset[str] | None:
     if claims.get("pub") is not True or claims.get("sub") != str(environment.id) or not isinstance(scopes, list):
         return None
     return frozenset(scope for scope in cast("list[Any]", scopes) if isinstance(scope, str))
-
-
-def _subject(environment: Environment) -> dict[str, Any]:
-    return {"sub": str(environment.id), "pub": True}
