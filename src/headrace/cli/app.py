@@ -55,6 +55,7 @@ _COMMANDS: Final = {
     "migrate": ("headrace.cli.migrate:migrate", "Apply the migrations that the database lacks."),
     "batch": ("headrace.cli.batch:batch_app", "Stream items as a batch; look at batches."),
     "run": ("headrace.cli.run:run_app", "Look at runs."),
+    "token": ("headrace.cli.token:token_app", "List, create and complete tokens that runs wait for."),
     "keys": ("headrace.cli.keys:keys_app", "Create, list and revoke API keys."),
     "bench": ("headrace.cli.bench:bench", "Measure headrace on this machine."),
     "demo": ("headrace.cli.demo:demo", "Count what is in Python's standard library, one run a file."),
