@@ -48,7 +48,7 @@ lock:
 	@$(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv
 	@mkdir -p requirements
 	.venv-lock/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
-		--universal --python-version 3.11 --upgrade --all-extras --group dev pyproject.toml -o requirements/dev.txt
+		--universal --python-version 3.11 --upgrade --all-extras --group dev --group examples pyproject.toml -o requirements/dev.txt
 	@rm -rf .venv-lock
 
 clean:

@@ -71,7 +71,7 @@ def test_a_lock_has_everything_that_the_project_depends_on():
         project = tomllib.load(file)
     groups = project["project"]["optional-dependencies"]
     wanted = [*project["project"]["dependencies"], *(one for group in groups.values() for one in group)]
-    wanted += project["dependency-groups"]["dev"]
+    wanted += [one for group in project["dependency-groups"].values() for one in group]
     names = {re.split(r"[\s\[<>=!;~]", one, maxsplit=1)[0].lower() for one in wanted}
     locked = (ROOT / "requirements" / "dev.txt").read_text(encoding="utf-8")
     assert names - set(re.findall(r"^([\w.-]+?)(?:\[[\w,-]+\])?==", locked, re.MULTILINE)) == set()

@@ -1,0 +1,37 @@
+"""The task: one parcel of documents, each retained in a transaction of its own."""
+
+from __future__ import annotations
+
+from headrace import Retry, task
+
+from .documents import Document, Parcel, Retained
+from .library import Library, open_library
+
+
+class RetainError(Exception):
+    """Some documents of a parcel could not be retained; the others were."""
+
+
+@task(id="retain-documents", queue="retain", retry=Retry(max_attempts=4, min_delay=0.5))
+async def retain_documents(parcel: Parcel) -> list[Retained]:
+    """Retains the documents of a parcel. Raises RetainError where some could not be, after it has done the others.
+
+    An attempt that died is followed by another, which finds what the first one did and goes on behind it. One bad document
+    does not take its neighbours with it.
+    """
+    done: list[Retained] = []
+    failed: dict[str, Exception] = {}
+    async with open_library() as library:
+        for document in parcel.documents:
+            try:
+                done.append(await _retain(library, document, parcel.sequence))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next document may be fine
+                failed[document.id] = error
+    if failed:
+        told = "; ".join(f"{name}: {error}" for name, error in failed.items())
+        raise RetainError(f"{len(failed)} of {len(parcel.documents)} documents failed: {told}")
+    return done
+
+
+async def _retain(library: Library, document: Document, sequence: int) -> Retained:
+    return await library.retain(document, sequence)
