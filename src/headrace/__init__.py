@@ -5,6 +5,11 @@ What a task author imports, re-exported by name.
 
 from __future__ import annotations
 
+from headrace.durable import metadata
+from headrace.durable import waits as wait
+from headrace.durable.children import RunRef
+from headrace.durable.pending import Pending
+from headrace.durable.steps import step
 from headrace.errors import (
     Abort,
     ApiError,
@@ -13,10 +18,15 @@ from headrace.errors import (
     ConfigurationError,
     ConnectionFailedError,
     HeadraceError,
+    LimitError,
+    NondeterminismError,
+    NotInRunError,
     NotInTransactionError,
     PayloadError,
     ResultTimeoutError,
     RunFailedError,
+    StepFailedError,
+    WaitTimeout,
 )
 from headrace.packing import pack
 from headrace.sdk import (
@@ -32,6 +42,7 @@ from headrace.sdk import (
     RunHandle,
 )
 from headrace.tasks import Retry, RunContext, Task, current_run, task
+from headrace.token_values import Token
 
 __all__ = [
     "Abort",
@@ -48,17 +59,28 @@ __all__ = [
     "Failed",
     "HeadraceError",
     "Item",
+    "LimitError",
+    "NondeterminismError",
+    "NotInRunError",
     "NotInTransactionError",
     "Ok",
     "Outcome",
     "PayloadError",
+    "Pending",
     "ResultTimeoutError",
     "Retry",
     "RunContext",
     "RunFailedError",
     "RunHandle",
+    "RunRef",
+    "StepFailedError",
     "Task",
+    "Token",
+    "WaitTimeout",
     "current_run",
+    "metadata",
     "pack",
+    "step",
     "task",
+    "wait",
 ]

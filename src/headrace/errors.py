@@ -29,6 +29,38 @@ class Abort(HeadraceError):  # noqa: N818 - a task author raises it as a verb: `
     """Raised by a task: fail this run now, with no further attempt."""
 
 
+class NotInRunError(HeadraceError):
+    """Something durable was asked for outside of a run; the text says what to use there."""
+
+
+class NondeterminismError(HeadraceError):
+    """A replay came to another point than the run's journal has: the code changed, or decides by what is not in the journal.
+
+    Attributes: ``met`` (the point that the code came to) and ``expected`` (the one in the journal that it did not).
+    """
+
+    def __init__(self, message: str, *, met: str = "", expected: str = "") -> None:
+        super().__init__(message)
+        self.met = met
+        self.expected = expected
+
+
+class LimitError(HeadraceError):
+    """A run went over a limit that a setting sets: too many durable points, or too deep a tree of children."""
+
+
+class WaitTimeout(HeadraceError, TimeoutError):  # noqa: N818 - the word of the field
+    """What was waited for did not come in time: nobody completed the token."""
+
+
+class StepFailedError(HeadraceError):
+    """A step failed for good. Attributes: ``error`` (dict: name, message, stackTrace)."""
+
+    def __init__(self, message: str, *, error: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.error = error or {}
+
+
 class ClientError(HeadraceError):
     """A request to the headrace server that did not succeed."""
 

@@ -84,6 +84,15 @@ class Settings:
     drain_timeout: Annotated[float, Setting("how long a worker that is told to stop lets its runs end", at_least=0)] = (
         30.0
     )
+    version: Annotated[
+        str, Setting("version of the code that a worker runs; without it a hash of the source files of its tasks")
+    ] = ""
+    wait_linger: Annotated[
+        float,
+        Setting("a run that waits for longer than this is put down: it holds no slot until it goes on", at_least=0),
+    ] = 2.0
+    max_depth: Annotated[int, Setting("most runs above one in its tree of parents", at_least=1)] = 64
+    max_points: Annotated[int, Setting("most durable points of one run: waits, children, steps", at_least=1)] = 10_000
     metrics_port: Annotated[int, Setting("port on which a worker answers Prometheus; 0 is none", at_least=0)] = 0
     log_format: Annotated[str, Setting("console or json", choices=("console", "json"))] = "console"
     log_level: Annotated[

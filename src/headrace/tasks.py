@@ -20,11 +20,32 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from types import ModuleType
-from typing import Any, Final, Generic, Literal, NamedTuple, Protocol, TypeVar, cast, get_type_hints, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Generic,
+    Literal,
+    NamedTuple,
+    Protocol,
+    TypeVar,
+    Unpack,
+    cast,
+    get_type_hints,
+    overload,
+)
 
 from headrace.durations import Duration, parse_duration
 from headrace.errors import ConfigurationError, PayloadError
 from headrace.values import Codec, codec, encode_json
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Iterable
+
+    from headrace.durable.children import OutcomeIterator, RunRef
+    from headrace.durable.pending import Pending
+    from headrace.items import BatchOptions, ChildOptions, Item
+    from headrace.outcomes import Outcome
 
 P = TypeVar("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -189,6 +210,63 @@ class Task(Generic[P, R_co]):
     def result_type(self) -> Any:
         """The annotation of the result, Any where there is none."""
         return self._shape.result
+
+    @overload
+    def trigger(self: Task[None, R], /, **options: Unpack[ChildOptions]) -> Pending[RunRef]: ...
+    @overload
+    def trigger(self, payload: P, /, **options: Unpack[ChildOptions]) -> Pending[RunRef]: ...
+    def trigger(self, payload: Any = None, /, **options: Any) -> Pending[RunRef]:
+        """Inside a run: triggers a run of this task that nobody waits for. Made exactly once, whatever is replayed.
+
+        ``ref = await resize.trigger(url)``; in a ``def`` task ``resize.trigger(url).result()``. In a program of your own:
+        ``Client.trigger``. Raises NotInRunError there, PayloadError and ConfigurationError for what can't be sent.
+        """
+        from headrace.durable import children  # noqa: PLC0415 - it knows tasks, and only code that triggers needs it
+
+        return children.trigger(self, payload, options)
+
+    @overload
+    def trigger_and_wait(self: Task[None, R], /, **options: Unpack[ChildOptions]) -> Pending[Outcome[R]]: ...
+    @overload
+    def trigger_and_wait(self, payload: P, /, **options: Unpack[ChildOptions]) -> Pending[Outcome[R_co]]: ...
+    def trigger_and_wait(self, payload: Any = None, /, **options: Any) -> Pending[Outcome[Any]]:
+        """Inside a run: a child, and how it ended: ``Ok`` with its value or ``Failed``; ``.unwrap()`` gives or raises.
+
+            outcome = await resize.trigger_and_wait(url, max_attempts=1)
+
+        ``inherit_tags`` gives it the tags of this run as well. Where this run is canceled the child is too, unless
+        ``on_cancel="leave"``. An ``idempotency_key`` that stands for a run already waits for that one. ``key`` names the
+        point in the journal (default: a digest of the payload).
+        """
+        from headrace.durable import children  # noqa: PLC0415 - as above
+
+        return children.trigger_and_wait(self, payload, options)
+
+    def batch_trigger_and_wait(
+        self, items: Iterable[P | Item] | AsyncIterable[P | Item], /, **options: Unpack[BatchOptions]
+    ) -> Pending[list[Outcome[R_co]]]:
+        """Inside a run: a child for each item, and how each ended, in the order of the items. All outcomes are in memory.
+
+            thumbs = [outcome.unwrap() for outcome in await resize.batch_trigger_and_wait(urls)]
+
+        ``items`` is read lazily, and again from the start where the run is taken up again before all were stored, so it
+        has to give the same each time. ``start="seal"`` starts none before all are stored. Other options as for
+        ``trigger_and_wait``; they hold for each item.
+        """
+        from headrace.durable import children  # noqa: PLC0415 - as above
+
+        return children.batch_trigger_and_wait(self, items, options)
+
+    def batch_trigger_and_iterate(
+        self, items: Iterable[P | Item] | AsyncIterable[P | Item], /, **options: Unpack[BatchOptions]
+    ) -> OutcomeIterator[R_co]:
+        """Inside a run: a child for each item, and outcomes as they come: ``async for``, or ``for`` in a ``def`` task.
+
+        Never more than a page of outcomes is in memory. A replay gives them in the order in which they came.
+        """
+        from headrace.durable import children  # noqa: PLC0415 - as above
+
+        return children.batch_trigger_and_iterate(self, items, options)
 
     def arguments(self, payload: P, context: RunContext) -> tuple[Any, ...]:
         """What to call ``fn`` with: ``task.fn(*task.arguments(payload, context))``."""

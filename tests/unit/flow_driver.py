@@ -10,7 +10,7 @@ import msgspec
 
 from headrace.sdk.effects import Answer, Broken, Flow, Send, Sleep
 from headrace.sdk.flows import RawJson, SealedBatch, stream_batch
-from headrace.sdk.items import LineEncoder
+from headrace.items import LineEncoder
 from headrace.sdk.segments import ItemSource
 
 T = TypeVar("T")

@@ -24,7 +24,7 @@ from headrace.protocol.options import QueueOption, RunOptions
 from headrace.sdk import AsyncClient, Client, Item
 from headrace.sdk.flows import trigger_run
 from headrace.sdk.inputs import count_items
-from headrace.sdk.items import LineEncoder, make_options, read_options, spell_duration
+from headrace.items import LineEncoder, make_options, read_options, spell_duration
 from headrace.tasks import task
 
 

@@ -23,6 +23,7 @@ from headrace.engine.outcomes import (
     BatchRefused,
     BatchState,
     KeyConflict,
+    Lineage,
     StreamDone,
 )
 from headrace.protocol.batches import CreateBatch, CreateBatchResponse, SealBatch
@@ -42,8 +43,10 @@ async def create_batch(call: Call) -> Response:
     refuse_nul(await call.request.body())
     refuse_ttl(request.idempotency_key_ttl)
     forbid_unless(call.caller.may_trigger_all("batchTrigger", request.task_identifiers or []))
-    await check_parent(call, request.parent_run_id)
-    outcome = await batches.create_batch(call.engine, call.environment_id, request, request_id, call.traceparent)
+    lineage = await find_lineage(call, request.parent_run_id)
+    outcome = await batches.create_batch(
+        call.engine, call.environment_id, request, request_id, call.traceparent, lineage
+    )
     match outcome:
         case BatchCreated(batch):
             return _answer_created(call, batch)
@@ -91,8 +94,8 @@ async def list_results(call: Call) -> Response:
     return StreamingResponse(_encode_results(call, batch_id, after, limit), media_type="application/json")
 
 
-async def check_parent(call: Call, parent_run_id: str | None) -> UUID | None:
-    """The run that is to be a parent. Raises AnsweredError: 403 where the caller may not, 422 where there is none."""
+async def find_lineage(call: Call, parent_run_id: str | None) -> Lineage | None:
+    """The place below the run that is to be a parent. Raises AnsweredError: 403 where the caller may not, 422 where there is none."""
     if parent_run_id is None:
         return None
     run_id = ids.parse_run_id(parent_run_id)
@@ -101,7 +104,10 @@ async def check_parent(call: Call, parent_run_id: str | None) -> UUID | None:
         raise AnsweredError(answer_error(403, "Unauthorized"))
     if parent is None:
         raise AnsweredError(answer_error(422, f"Parent run {parent_run_id} not found"))
-    return run_id
+    if parent.depth >= call.settings.max_depth:
+        text = f"Parent run {parent_run_id} is {parent.depth} runs below the top of its tree, and HEADRACE_MAX_DEPTH is"
+        raise AnsweredError(answer_error(422, f"{text} {call.settings.max_depth}: it can have no children"))
+    return Lineage(parent.id, parent.root_run_id or parent.id, parent.depth + 1)
 
 
 def answer_conflict(message: str) -> Response:

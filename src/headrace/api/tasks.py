@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from headrace import ids
 from headrace.api import limits, offload, tokens
-from headrace.api.batches import REQUEST_ID_HEADER, answer_conflict, batch_token_headers, check_parent
+from headrace.api.batches import REQUEST_ID_HEADER, answer_conflict, batch_token_headers, find_lineage
 from headrace.api.bodies import read_body, refuse_ttl
 from headrace.api.errors import AnsweredError, answer_error, answer_json, forbid_unless
 from headrace.api.routing import Call
@@ -51,7 +51,7 @@ async def trigger_task(call: Call) -> Response:
     options = _with_key(request.options or RunOptions(), key, call.request.headers.get(KEY_TTL_HEADER))
     forbid_unless(call.caller.may_trigger_all("trigger", [task]))
     given = _read_packet(task, request.payload, options, "Invalid trigger")
-    parent_run_id = await check_parent(call, request.parent_run_id)
+    lineage = await find_lineage(call, request.parent_run_id)
     packet = await offload.offload_if_large(call.engine, call.caller.environment, given)
     outcome = await runs.trigger_run(
         call.engine,
@@ -61,7 +61,7 @@ async def trigger_task(call: Call) -> Response:
         options,
         request_id=request_id,
         traceparent=call.traceparent,
-        parent_run_id=parent_run_id,
+        lineage=lineage,
     )
     if not isinstance(outcome, RunCreated):
         await offload.delete_objects(call.engine, [packet])
@@ -87,7 +87,7 @@ async def submit_batch(call: Call) -> Response:
         _read_packet(item.task, item.payload, item.options, f"Invalid item at index {index}")
         for index, item in enumerate(body.items)
     ]
-    await check_parent(call, body.parent_run_id)
+    lineage = await find_lineage(call, body.parent_run_id)
     stored = await _offload_all(call, packets)
     items = [
         StoredItem(index, item.task, packet, item.options)
@@ -101,7 +101,9 @@ async def submit_batch(call: Call) -> Response:
         idempotency_key=key,
         idempotency_key_ttl=call.request.headers.get(KEY_TTL_HEADER),
     )
-    outcome = await batches.submit_batch(call.engine, call.environment_id, request, items, request_id, call.traceparent)
+    outcome = await batches.submit_batch(
+        call.engine, call.environment_id, request, items, request_id, call.traceparent, lineage
+    )
     if not isinstance(outcome, BatchCreated):
         await offload.delete_objects(call.engine, stored)
     match outcome:

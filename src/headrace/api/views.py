@@ -139,7 +139,7 @@ def _list_fields(run: RunView, environment: Environment) -> dict[str, Any]:
         "attempt_count": run.attempt,
         "env": {"id": str(environment.id), "name": environment.slug},
         "duration_ms": _duration_ms(run),
-        "depth": 1 if run.parent_run_id else 0,
+        "depth": run.depth,
         "metadata": UNSET if run.metadata is None else run.metadata,
         "started_at": _time_or_unset(run.started_at),
         "finished_at": _time_or_unset(run.finished_at),

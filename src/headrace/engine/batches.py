@@ -18,6 +18,7 @@ from headrace.engine.idempotency import BATCH_SCOPE, REQUEST_SCOPE, KeyClaim, cl
 from headrace.engine.items import RunsBusyError, insert_items
 from headrace.engine.lanes import LaneFinder
 from headrace.engine.outcomes import (
+    JSON_TYPE,
     BatchCreated,
     BatchExists,
     BatchItemError,
@@ -26,8 +27,11 @@ from headrace.engine.outcomes import (
     BatchState,
     ChunkStored,
     Incomplete,
+    ItemOutcome,
     ItemResult,
     KeyConflict,
+    Lineage,
+    Packet,
     Sealed,
     StoredItem,
     StreamDone,
@@ -36,9 +40,11 @@ from headrace.engine.outcomes import (
 )
 from headrace.engine.rows import read_batch, read_json, read_run
 from headrace.engine.waiting import await_end
+from headrace.engine.waits import complete_targets
 from headrace.ids import MAX_ITEM_INDEX, mint_batch_id, parse_run_id
 from headrace.payloads import STORED_TYPE
 from headrace.protocol.batches import CreateBatch
+from headrace.protocol.statuses import RunStatus
 from headrace.settings import Settings
 from headrace.store.statements import Plan, query
 
@@ -54,12 +60,15 @@ async def create_batch(
     request: CreateBatch,
     request_id: str | None = None,
     traceparent: str | None = None,
+    lineage: Lineage | None = None,
 ) -> CreateAnswer:
     """Creates an empty, unsealed batch; or finds the one that the same request or idempotency key made before."""
     if refused := _refuse_batch(request, engine.settings):
         return refused
     return await engine.store.run_plan(
-        open_batch(environment_id, request, engine.settings, request_id=request_id, traceparent=traceparent)
+        open_batch(
+            environment_id, request, engine.settings, request_id=request_id, traceparent=traceparent, lineage=lineage
+        )
     )
 
 
@@ -70,6 +79,7 @@ async def submit_batch(
     items: Sequence[StoredItem],
     request_id: str | None = None,
     traceparent: str | None = None,
+    lineage: Lineage | None = None,
 ) -> CreateAnswer:
     """One shot: the batch and all its runs in one transaction, or nothing. Workers are told after the commit.
 
@@ -80,7 +90,14 @@ async def submit_batch(
     lanes = LaneFinder(environment_id, engine.lanes)
     answer = await engine.store.run_plan(
         fill_batch(
-            environment_id, request, items, lanes, engine.settings, request_id=request_id, traceparent=traceparent
+            environment_id,
+            request,
+            items,
+            lanes,
+            engine.settings,
+            request_id=request_id,
+            traceparent=traceparent,
+            lineage=lineage,
         )
     )
     if isinstance(answer, BatchCreated):
@@ -206,6 +223,33 @@ async def list_batch_results(
     return [ItemResult(row["item_index"], read_run(row)) for row in rows]
 
 
+async def list_batch_outcomes(
+    engine: Engine,
+    environment_id: int,
+    batch_id: UUID,
+    *,
+    start: int = 0,
+    limit: int = 1000,
+    indexes: list[int] | None = None,
+) -> list[ItemOutcome]:
+    """How items ended, without their payloads: from index ``start`` on, at most ``limit``, in order; or ``indexes``."""
+    if indexes is None:
+        rows = await engine.store.fetch("list_batch_outcomes", environment_id, batch_id, start, limit)
+    else:
+        rows = await engine.store.fetch("find_batch_outcomes", environment_id, batch_id, indexes)
+    return [
+        ItemOutcome(
+            row["item_index"],
+            row["id"],
+            row["task"],
+            RunStatus(row["status"]),
+            Packet(row["output"], row["output_type"] or JSON_TYPE),
+            read_json(row["error"]),
+        )
+        for row in rows
+    ]
+
+
 async def await_batch(engine: Engine, environment_id: int, batch_id: UUID, timeout: float) -> BatchState | None:
     """The batch once it has ended, or as it stands after ``timeout`` seconds."""
     return await await_end(
@@ -225,12 +269,17 @@ def open_batch(
     request_id: str | None = None,
     traceparent: str | None = None,
     items: Sequence[StoredItem] = (),
+    lineage: Lineage | None = None,
+    batch_id: UUID | None = None,
 ) -> Plan[CreateAnswer]:
     """Plan: makes the batch of a request, or finds the one that its request id or idempotency key stands for.
 
-    ``items`` are those of a one-shot request: the same key with other items is another request.
+    ``items`` are those of a one-shot request: the same key with other items is another request. ``lineage`` is that of its
+    items; ``batch_id`` is given by a run that
+    waits for the batch and minted it before: making it again does nothing.
     """
-    batch_id = mint_batch_id()
+    is_awaited = batch_id is not None
+    batch_id = batch_id or mint_batch_id()
     claims: list[KeyClaim] = []
     keyed = request_id or request.idempotency_key
     fingerprint = fingerprint_request([request, *map(_item_fingerprint, items)]) if keyed else b""
@@ -264,7 +313,13 @@ def open_batch(
         bool(request.resume_parent_on_completion),
         request.idempotency_key,
         traceparent,
+        lineage.root_run_id if lineage else None,
+        lineage.depth if lineage else 0,
+        is_awaited,
     )
+    if not rows:  # the same wait was written before, and its answer got lost
+        rows = yield from query("find_batch", environment_id, batch_id)
+        return BatchExists(read_batch(rows[0]))
     return BatchCreated(read_batch(rows[0]))
 
 
@@ -277,10 +332,19 @@ def fill_batch(
     *,
     request_id: str | None = None,
     traceparent: str | None = None,
+    lineage: Lineage | None = None,
+    batch_id: UUID | None = None,
 ) -> Plan[CreateAnswer]:
     """Plan: the three steps of a batch at once: create, add all items, seal."""
     answer = yield from open_batch(
-        environment_id, request, settings, request_id=request_id, traceparent=traceparent, items=items
+        environment_id,
+        request,
+        settings,
+        request_id=request_id,
+        traceparent=traceparent,
+        items=items,
+        lineage=lineage,
+        batch_id=batch_id,
     )
     if not isinstance(answer, BatchCreated):
         return answer
@@ -319,6 +383,8 @@ def _seal_open_batch(environment_id: int, batch: BatchState, run_count: int) -> 
     rows = yield from query("seal_batch", environment_id, batch.id, run_count)
     if rows and batch.start_policy == "seal":
         yield from query("open_lanes", batch.id)
+    if rows and rows[0]["completed_at"] and rows[0]["watched"]:
+        yield from complete_targets(environment_id, [batch.id])
     return read_batch(rows[0]) if rows else None
 
 

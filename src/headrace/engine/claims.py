@@ -7,7 +7,8 @@ from typing import Any
 from uuid import UUID
 
 from headrace.engine.engine import Engine
-from headrace.engine.outcomes import JSON_TYPE, ClaimedRun, LeaseLost, WorkerLease
+from headrace.engine.journals import read_journals
+from headrace.engine.outcomes import JSON_TYPE, ClaimedRun, LeaseLost, Point, WorkerLease
 from headrace.engine.rows import read_json
 
 
@@ -26,10 +27,15 @@ async def claim_runs(
         list(queues) if queues is not None else None,
         limit,
         engine.settings.lease,
+        lease.version or None,
     )
     if not rows:
         return LeaseLost()
-    return [_read_claim(row) for row in rows if row["id"] is not None]
+    rows = [row for row in rows if row["id"] is not None]
+    # a first claim has no journal; any other may have one, and most have none
+    again = [row["id"] for row in rows if row["attempt"] > 1]
+    journals = await read_journals(engine, lease.environment_id, again) if again else {}
+    return [_read_claim(row, tuple(journals.get(row["id"], ()))) for row in rows]
 
 
 async def give_back_runs(engine: Engine, lease: WorkerLease, runs: Sequence[tuple[UUID, int]]) -> int:
@@ -46,7 +52,7 @@ async def give_back_runs(engine: Engine, lease: WorkerLease, runs: Sequence[tupl
     return len(rows)
 
 
-def _read_claim(row: Any) -> ClaimedRun:
+def _read_claim(row: Any, journal: tuple[Point, ...]) -> ClaimedRun:
     options: dict[str, Any] = read_json(row["options"]) or {}
     return ClaimedRun(
         id=row["id"],
@@ -63,4 +69,10 @@ def _read_claim(row: Any) -> ClaimedRun:
         options=options,
         created_at=row["created_at"],
         traceparent=row["traceparent"],
+        parent_run_id=row["parent_run_id"],
+        root_run_id=row["root_run_id"],
+        depth=row["depth"],
+        resumes=row["resumes"],
+        metadata=read_json(row["metadata"]),
+        journal=journal,
     )

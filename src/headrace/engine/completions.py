@@ -15,7 +15,9 @@ import msgspec
 
 from headrace.engine.engine import Engine
 from headrace.engine.idempotency import hash_key
+from headrace.engine.lanes import LaneFinder
 from headrace.engine.outcomes import JSON_TYPE, Finish, WorkerLease
+from headrace.engine.waits import complete_targets, wake_runs
 from headrace.protocol.statuses import KEY_FREEING_STATUSES, TERMINAL_RUN_STATUSES, RunStatus
 from headrace.store.statements import Plan, Record, query
 
@@ -29,13 +31,25 @@ async def finish_runs(engine: Engine, lease: WorkerLease, finishes: Sequence[Fin
     """
     if not finishes:
         return set()
-    written = await engine.store.run_plan(_finish(lease, sorted(finishes, key=lambda finish: finish.run_id)))
+    lanes = LaneFinder(lease.environment_id, engine.lanes, version=lease.version or None)
+    ordered = sorted(finishes, key=lambda finish: finish.run_id)
+    written, woken = await engine.store.run_plan(_finish(lease, ordered, lanes))
+    lanes.keep_lanes()
     engine.notices.runs_done(lease.environment_id)
+    if woken:
+        engine.notices.runs_ready(lease.environment_id)
     return {finish.run_id for finish in finishes} - written
 
 
-def settle_ends(environment_id: int, rows: Sequence[Record]) -> Plan[None]:
-    """Plan: what follows from runs that have just been written as ended: keys freed, aliases settled."""
+def settle_ends(environment_id: int, rows: Sequence[Record]) -> Plan[set[UUID]]:
+    """Plan: what follows from runs that have just been written as ended: keys freed, aliases settled, waiters made ready.
+
+    ``rows`` are those of ``finish_runs`` and its kin. Returns the runs that waited.
+    """
+    if not rows:
+        return set()
+    ended: list[UUID] = list(rows[0]["ended_batches"])
+    followed: list[UUID] = list(rows[0]["followed_batches"])
     keyed = [row for row in rows if row["idempotency_key"] is not None and row["status"] in KEY_FREEING_STATUSES]
     if keyed:
         yield from query(
@@ -47,15 +61,24 @@ def settle_ends(environment_id: int, rows: Sequence[Record]) -> Plan[None]:
         )
     watched = [row for row in rows if row["watched"] and row["status"] in TERMINAL_RUN_STATUSES]
     if watched:
-        yield from query(
+        batches = yield from query(
             "settle_aliases",
             environment_id,
             [row["id"] for row in watched],
             [row["status"] == RunStatus.COMPLETED for row in watched],
         )
+        ended += [row["id"] for row in batches if row["ended"]]
+        followed += [row["id"] for row in batches if row["followed"]]
+    targets = [row["id"] for row in watched] + ended
+    if not targets and not followed:
+        return set()
+    return (yield from complete_targets(environment_id, targets, followed))
 
 
-def _finish(lease: WorkerLease, finishes: Sequence[Finish]) -> Plan[set[UUID]]:
+def _finish(lease: WorkerLease, finishes: Sequence[Finish], lanes: LaneFinder) -> Plan[tuple[set[UUID], bool]]:
+    """Plan: the ends, and what follows from them: which runs were written, and whether any waiter became ready."""
+    pins = {finish.pin for finish in finishes if finish.pin is not None} if lanes.version else set()
+    found = (yield from lanes.find_lanes(pins)) if pins else {}
     # A column in which no run says anything is sent as an empty array, which unnest fills up with NULL.
     rows: list[Any] = yield from query(
         "finish_runs",
@@ -68,9 +91,25 @@ def _finish(lease: WorkerLease, finishes: Sequence[Finish]) -> Plan[set[UUID]]:
         _sparse([None if finish.output.type == JSON_TYPE else finish.output.type for finish in finishes]),
         _sparse([_encode(finish.error).decode("utf-8") if finish.error else None for finish in finishes]),
         _sparse([finish.retry_in for finish in finishes]),
+        _sparse([found.get(finish.pin) if finish.pin else None for finish in finishes]),
     )
-    yield from settle_ends(lease.environment_id, rows)
-    return {row["id"] for row in rows}
+    waiters = yield from settle_ends(lease.environment_id, rows)
+    written = {row["id"] for row in rows}
+    for finish in finishes:
+        if finish.seen and finish.run_id in written:
+            points, moments = zip(*finish.seen, strict=True)
+            yield from query("mark_seen", lease.environment_id, finish.run_id, list(points), list(moments))
+    forgotten = [(finish.run_id, name) for finish in finishes if finish.run_id in written for name in finish.forget]
+    if forgotten:
+        ids, names = zip(*forgotten, strict=True)
+        yield from query("forget_points", lease.environment_id, list(ids), list(names))
+    put_down = [row["id"] for row in rows if row["status"] == RunStatus.WAITING]
+    woken = bool(waiters)
+    if put_down:
+        resolved = yield from query("find_resolved_waiters", lease.environment_id, put_down)
+        yield from wake_runs(lease.environment_id, [row["id"] for row in resolved])
+        woken = woken or bool(resolved)
+    return written, woken
 
 
 def _sparse(column: list[Any]) -> list[Any]:

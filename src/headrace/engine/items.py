@@ -16,7 +16,7 @@ from headrace.durations import parse_duration
 from headrace.engine.idempotency import KeyClaim, claim_keys, find_ttl, hash_key, task_scope
 from headrace.engine.lanes import LaneFinder, LaneName
 from headrace.engine.outcomes import JSON_TYPE, BatchState, StoredItem
-from headrace.ids import item_run_id
+from headrace.ids import item_run_id, minted_at
 from headrace.protocol.options import RunOptions
 from headrace.settings import Settings
 from headrace.store.statements import Plan, query
@@ -105,6 +105,9 @@ def _insert_arguments(
         _sparse(items, _error_json),
         _sparse(items, lambda item: stored_options(item.options)),
         _sparse(items, lambda item: item.options.idempotency_key if item.options else None),
+        batch.root_run_id,
+        batch.depth,
+        minted_at(batch.root_run_id) if batch.root_run_id else None,
     ]
 
 

@@ -25,20 +25,20 @@ class LaneBook:
     """The lanes that one process has met lately, by environment, task and queue."""
 
     def __init__(self) -> None:
-        self._lanes: dict[tuple[int, LaneName], tuple[int, float]] = {}
+        self._lanes: dict[tuple[int, str | None, LaneName], tuple[int, float]] = {}
 
-    def find_lane(self, environment_id: int, name: LaneName) -> int | None:
+    def find_lane(self, environment_id: int, name: LaneName, version: str | None = None) -> int | None:
         """A lane that was committed when it was met, not long ago."""
-        known = self._lanes.get((environment_id, name))
+        known = self._lanes.get((environment_id, version, name))
         return known[0] if known and known[1] > time.monotonic() else None
 
-    def keep_lanes(self, environment_id: int, lanes: Mapping[LaneName, int]) -> None:
+    def keep_lanes(self, environment_id: int, lanes: Mapping[LaneName, int], version: str | None = None) -> None:
         """Remembers lanes. To be called after the commit: a lane made in a transaction that is rolled back is none."""
         if len(self._lanes) + len(lanes) > _KEPT_LANES:
             self._lanes.clear()
         until = time.monotonic() + _KEPT_SECONDS
         for name, lane in lanes.items():
-            self._lanes[environment_id, name] = (lane, until)
+            self._lanes[environment_id, version, name] = (lane, until)
 
 
 @dataclass(slots=True)
@@ -48,32 +48,43 @@ class LaneFinder:
     environment_id: int
     book: LaneBook | None = None
     held_for: UUID | None = None
+    version: str | None = None
     met: dict[LaneName, int] = field(default_factory=dict)
 
     def find_lanes(self, names: Iterable[LaneName]) -> Plan[dict[LaneName, int]]:
-        """Plan: the lane of each name. With ``held_for``, the id of a batch, lanes of its own that its seal opens."""
+        """Plan: the lane of each name. With ``held_for``, the id of a batch, lanes of its own that its seal opens.
+
+        With a ``version``, the lanes of runs whose journal was begun by that version of the code.
+        """
         missing: list[LaneName] = []
         for name in names:
             if name not in self.met:
-                known = self.book.find_lane(self.environment_id, name) if self.book and not self.held_for else None
+                known = self._recall(name)
                 if known is None:
                     missing.append(name)
                 else:
                     self.met[name] = known
         if missing:
-            self.met.update((yield from _make_lanes(self.environment_id, missing, self.held_for)))
+            self.met.update((yield from _make_lanes(self.environment_id, missing, self.held_for, self.version)))
         return self.met
 
     def keep_lanes(self) -> None:
         """After the commit: remembers what was met."""
         if self.book and not self.held_for:
-            self.book.keep_lanes(self.environment_id, self.met)
+            self.book.keep_lanes(self.environment_id, self.met, self.version)
+
+    def _recall(self, name: LaneName) -> int | None:
+        if self.book is None or self.held_for:
+            return None
+        return self.book.find_lane(self.environment_id, name, self.version)
 
 
-def _make_lanes(environment_id: int, names: list[LaneName], held_for: UUID | None) -> Plan[dict[LaneName, int]]:
+def _make_lanes(
+    environment_id: int, names: list[LaneName], held_for: UUID | None, version: str | None
+) -> Plan[dict[LaneName, int]]:
     tasks = [task for task, _ in names]
     queues = [queue for _, queue in names]
-    rows = yield from query("find_lanes", environment_id, tasks, queues, held_for)
+    rows = yield from query("find_lanes", environment_id, tasks, queues, held_for, version)
     absent = [row for row in rows if row["id"] is None]
     if absent:
         yield from query(
@@ -83,6 +94,7 @@ def _make_lanes(environment_id: int, names: list[LaneName], held_for: UUID | Non
             [row["queue"] for row in absent],
             held_for,
             held_for is None,
+            version,
         )
-        rows = yield from query("find_lanes", environment_id, tasks, queues, held_for)
+        rows = yield from query("find_lanes", environment_id, tasks, queues, held_for, version)
     return {(row["task"], row["given"]): row["id"] for row in rows}

@@ -20,6 +20,7 @@ from headrace.store.store import DATABASE_ERRORS, Store
 
 READY_CHANNEL: Final = "headrace_ready"
 DONE_CHANNEL: Final = "headrace_done"
+CANCEL_CHANNEL: Final = "headrace_cancel"
 _SPACING: Final = 0.05
 _RECONNECT_DELAY: Final = 1.0
 _PROBE_INTERVAL: Final = 30.0
@@ -63,6 +64,18 @@ class Notices:
         """Tells whoever waits that runs or batches of an environment have ended. Returns at once and never raises."""
         self._send(DONE_CHANNEL, environment_id)
 
+    def runs_canceled(self, environment_id: int) -> None:
+        """Tells workers that runs of an environment were canceled. Returns at once and never raises."""
+        self._send(CANCEL_CHANNEL, environment_id)
+
+    def count_canceled(self, environment_id: int) -> int:
+        """How many hints that runs were canceled came so far: take it before looking, and give it to ``wait_canceled``."""
+        return self._heard[CANCEL_CHANNEL, environment_id]
+
+    async def wait_canceled(self, environment_id: int, timeout: float, *, since: int | None = None) -> bool:
+        """Whether a hint that runs were canceled came within ``timeout`` seconds, or after ``count_canceled``."""
+        return await self._wait((CANCEL_CHANNEL, environment_id), timeout, since)
+
     def count_ready(self, environment_id: int) -> int:
         """How many hints that runs are ready came so far: take it before looking, and give it to ``wait_ready``."""
         return self._heard[READY_CHANNEL, environment_id]
@@ -81,6 +94,7 @@ class Notices:
 
     def _send(self, channel: str, environment_id: int) -> None:
         key = (channel, environment_id)
+        self._note(key)  # who waits in this process need not wait for the way through PostgreSQL
         if key in self._sending:
             self._again.add(key)
         else:
@@ -112,17 +126,19 @@ class Notices:
     def _hear(self, _connection: Any, _pid: int, channel: str, payload: object) -> None:
         # An event is set once and replaced: whoever waited wakes, whoever comes later waits for the next one.
         if isinstance(payload, str) and payload.isdigit():
-            key = (channel, int(payload))
-            self._heard[key] += 1
-            if event := self._waiting.pop(key, None):
-                event.set()
+            self._note((channel, int(payload)))
+
+    def _note(self, key: tuple[str, int]) -> None:
+        self._heard[key] += 1
+        if event := self._waiting.pop(key, None):
+            event.set()
 
     async def _listen(self) -> None:
         while True:
             connection = None
             try:
                 connection = await asyncpg.connect(self._url, timeout=10)
-                for channel in (READY_CHANNEL, DONE_CHANNEL):
+                for channel in (READY_CHANNEL, DONE_CHANNEL, CANCEL_CHANNEL):
                     await connection.add_listener(channel, self._hear)
                 self.listening = True
                 while True:  # a connection can die without a word: a round trip now and then notices

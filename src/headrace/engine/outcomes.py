@@ -83,6 +83,8 @@ class BatchState:
     processing_completed_at: datetime | None
     completed_at: datetime | None
     seal_deadline: datetime
+    root_run_id: UUID | None = None
+    depth: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +186,21 @@ class RunMissing:
 
 
 @dataclass(frozen=True, slots=True)
+class RunCanceled:
+    """The run was canceled by this call."""
+
+    run_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """The run has ended before, and stays as it is."""
+
+    run_id: UUID
+    status: RunStatus
+
+
+@dataclass(frozen=True, slots=True)
 class RunView:
     """A run as it is read. ``status`` is as on the wire; ``error`` is ``{"type", "name", "message", "stackTrace", ...}``."""
 
@@ -199,6 +216,9 @@ class RunView:
     batch_id: UUID | None
     batch_index: int | None
     parent_run_id: UUID | None
+    root_run_id: UUID | None
+    depth: int
+    resumes: int
     idempotency_key: str | None
     tags: list[str]
     metadata: object
@@ -228,6 +248,7 @@ class WorkerLease:
 
     worker_id: int
     environment_id: int
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +257,42 @@ class LeaseLost:
 
 
 @dataclass(frozen=True, slots=True)
+class Lineage:
+    """Where a new run stands: below which run, in whose tree, and with how many runs above it."""
+
+    parent_run_id: UUID
+    root_run_id: UUID
+    depth: int
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A durable point of a run: what it is, and its outcome once it is not ``pending`` any more.
+
+    ``status``, ``value`` and ``error`` are those of the run, batch or token that it waits for; of a step or an effect they
+    are its own, and ``succeeded`` says how it went (None: a step that is to be tried again). ``seen`` is when the code was
+    told, in the run's logical time; negative where it stopped asking before.
+    """
+
+    run_id: UUID
+    name: str
+    kind: str
+    pending: bool
+    made: int
+    seen: int | None = None
+    target: UUID | None = None
+    due_in: float | None = None
+    failures: int = 0
+    succeeded: bool | None = None
+    status: str | None = None
+    value: Packet = field(default_factory=lambda: Packet(None))
+    error: dict[str, object] | None = None
+    run_count: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimedRun:
-    """A run that this worker holds, in attempt ``attempt`` (1 for the first).
+    """A run that this worker holds. ``attempt`` numbers its claims: with the worker it fences every write.
 
     ``failures`` counts the attempts that failed by themselves; those that a dead worker left behind are not among them,
     and don't count against ``max_attempts`` (the override of the run's options, or None).
@@ -257,6 +312,17 @@ class ClaimedRun:
     options: dict[str, object]
     created_at: datetime
     traceparent: str | None
+    parent_run_id: UUID | None = None
+    root_run_id: UUID | None = None
+    depth: int = 0
+    resumes: int = 0
+    metadata: dict[str, object] | None = None
+    journal: tuple[Point, ...] = ()
+
+    @property
+    def number(self) -> int:
+        """Which attempt this is to the user: a run that waited goes on with the one it was in."""
+        return self.attempt - self.resumes
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +330,10 @@ class Finish:
     """How an attempt ended, as the worker reports it.
 
     ``status`` is COMPLETED with an ``output``, or FAILED / CRASHED / TIMED_OUT with an ``error``; with ``retry_in``
-    (seconds) the run is queued again after that long instead of ending.
+    (seconds) the run is queued again after that long instead of ending. WAITING puts it down: it is queued again when one
+    of its journal's points is done. ``pin`` names the task and queue of a run with a journal, which goes on in a lane of
+    its worker's version; ``seen`` is the order in which its code was told outcomes, ``forget`` the points that a next
+    attempt does again.
     """
 
     run_id: UUID
@@ -273,6 +342,9 @@ class Finish:
     output: Packet = field(default_factory=lambda: Packet(None))
     error: dict[str, object] | None = None
     retry_in: float | None = None
+    pin: tuple[str, str] | None = None
+    seen: tuple[tuple[str, int | None], ...] = ()
+    forget: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +353,18 @@ class ItemResult:
 
     index: int
     run: RunView
+
+
+@dataclass(frozen=True, slots=True)
+class ItemOutcome:
+    """How an item of a batch ended: what a run that waits for it needs, and no more."""
+
+    index: int
+    run_id: UUID
+    task: str
+    status: RunStatus
+    output: Packet
+    error: dict[str, object] | None
 
 
 @dataclass(frozen=True, slots=True)

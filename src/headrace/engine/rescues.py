@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 import msgspec
+
+from headrace.engine.lanes import LaneFinder
+from headrace.store.statements import Plan, query
 
 Held = Any
 """A row of ``find_abandoned_runs`` or ``find_held_runs``."""
@@ -19,6 +22,7 @@ def rescue_arguments(
     final: Callable[[Held], bool],
     counted: int,
     error: Callable[[Held], dict[str, str]],
+    lanes: Mapping[UUID, int],
 ) -> list[Any]:
     """The arguments of ``rescue_runs`` for runs of one worker in one environment."""
     ids: list[UUID] = [row["id"] for row in held]
@@ -30,7 +34,19 @@ def rescue_arguments(
         [final(row) for row in held],
         [counted] * len(held),
         [msgspec.json.encode(error(row)).decode("utf-8") for row in held],
+        [lanes.get(run_id) for run_id in ids],
     ]
+
+
+def find_pinned_lanes(environment_id: int, runs: Sequence[UUID], version: str) -> Plan[dict[UUID, int]]:
+    """Plan: those of ``runs`` that have a journal, and the lane of the version that began it, where they go on."""
+    if not version:
+        return {}
+    rows = yield from query("find_journaled", environment_id, list(runs))
+    names = {row["id"]: (row["task"], row["queue"]) for row in rows}
+    lanes = LaneFinder(environment_id, version=version)
+    found = (yield from lanes.find_lanes(set(names.values()))) if names else {}
+    return {run_id: found[name] for run_id, name in names.items()}
 
 
 def worker_lost_error(row: Held) -> dict[str, str]:

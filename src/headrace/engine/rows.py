@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from headrace.engine.outcomes import JSON_TYPE, BatchState, Packet, RunView
+from headrace.engine.outcomes import JSON_TYPE, BatchState, Packet, Point, RunView
 from headrace.protocol.statuses import BatchStatus, RunStatus
 
 _BATCH_COLUMNS: Final = (
     "id", "environment_id", "run_count", "accepted", "highest_index", "aliased", "prefailed", "settled", "succeeded",
     "start_policy", "idempotency_key", "parent_run_id", "traceparent", "created_at", "updated_at",
-    "processing_completed_at", "completed_at", "seal_deadline",
+    "processing_completed_at", "completed_at", "seal_deadline", "root_run_id", "depth",
 )  # fmt: skip
 _RUN_COLUMNS: Final = (
-    "id", "task", "queue", "attempt", "batch_id", "batch_index", "parent_run_id", "idempotency_key", "created_at",
+    "id", "task", "queue", "attempt", "batch_id", "batch_index", "parent_run_id", "root_run_id", "depth", "resumes", "idempotency_key", "created_at",
     "updated_at", "delayed_until", "started_at", "finished_at", "traceparent",
 )  # fmt: skip
 
@@ -41,8 +41,28 @@ def read_run(row: Any) -> RunView:
         error=read_json(row["error"]),
         max_attempts=options.get("maxAttempts"),
         tags=options.get("tags") or [],
-        metadata=options.get("metadata"),
+        metadata=read_json(row["metadata"]) if row["metadata"] is not None else options.get("metadata"),
         options=options,
+    )
+
+
+def read_point(row: Any) -> Point:
+    """A durable point from a row of the view ``point_outcomes``."""
+    return Point(
+        row["run_id"],
+        row["point"],
+        row["kind"],
+        pending=row["pending"],
+        made=row["made"],
+        seen=row["seen"],
+        target=row["target"],
+        due_in=row["due_in"],
+        failures=row["failures"],
+        succeeded=row["succeeded"],
+        status=row["status"],
+        value=Packet(row["value"], row["value_type"] or JSON_TYPE),
+        error=read_json(row["error"]),
+        run_count=row["run_count"],
     )
 
 

@@ -23,6 +23,7 @@ from headrace.engine.outcomes import (
     AttemptView,
     BatchRefused,
     KeyConflict,
+    Lineage,
     Packet,
     RunCreated,
     RunExists,
@@ -53,10 +54,10 @@ async def trigger_run(
     *,
     request_id: str | None = None,
     traceparent: str | None = None,
-    parent_run_id: UUID | None = None,
+    lineage: Lineage | None = None,
 ) -> TriggerAnswer:
     """Makes one run; or finds the one that its idempotency key, or this same request before, made."""
-    order = _Order(task, packet, options, traceparent, parent_run_id)
+    order = _Order(task, packet, options, traceparent, lineage)
     try:
         answer = await _make_run_at_once(engine, environment_id, order, request_id)
         if answer is None:
@@ -70,7 +71,7 @@ async def trigger_run(
                     engine.settings,
                     request_id=request_id,
                     traceparent=traceparent,
-                    parent_run_id=parent_run_id,
+                    lineage=lineage,
                 )
             )
             lanes.keep_lanes()
@@ -89,7 +90,7 @@ class _Order:
     packet: Packet
     options: RunOptions
     traceparent: str | None
-    parent_run_id: UUID | None
+    lineage: Lineage | None
 
     @property
     def fingerprint(self) -> bytes:
@@ -97,19 +98,24 @@ class _Order:
         return fingerprint_request([self.task, self.options])
 
     def arguments(self, environment_id: int, lane: int, run_id: UUID) -> list[Any]:
-        """What ``insert_run`` takes."""
+        """What ``insert_run`` takes first."""
         return [
             environment_id,
             lane,
             run_id,
             delayed_until(self.options),
-            self.parent_run_id,
+            self.lineage.parent_run_id if self.lineage else None,
             self.packet.data,
             None if self.packet.type == JSON_TYPE else self.packet.type,
             stored_options(self.options),
             self.options.idempotency_key,
             self.traceparent,
         ]
+
+    @property
+    def place(self) -> list[Any]:
+        """Where it stands in its tree: the run at the top, and how many are above it."""
+        return [self.lineage.root_run_id, self.lineage.depth] if self.lineage else [None, 0]
 
 
 async def _make_run_at_once(
@@ -122,7 +128,11 @@ async def _make_run_at_once(
     run_id = mint_run_id()
     request = (hash_key(request_id), order.fingerprint) if request_id else (None, None)
     rows = await engine.store.fetch(
-        "insert_run_once", *order.arguments(environment_id, lane, run_id), *request, engine.settings.request_key_ttl
+        "insert_run_once",
+        *order.arguments(environment_id, lane, run_id),
+        *request,
+        engine.settings.request_key_ttl,
+        *order.place,
     )
     return RunCreated(run_id) if rows else None
 
@@ -136,12 +146,12 @@ def make_run(
     *,
     request_id: str | None = None,
     traceparent: str | None = None,
-    parent_run_id: UUID | None = None,
+    lineage: Lineage | None = None,
 ) -> Plan[TriggerAnswer]:
     """Plan: one run in the environment of ``lanes``, unless a key stands for one already."""
     environment_id = lanes.environment_id
     run_id = mint_run_id()
-    order = _Order(task, packet, options, traceparent, parent_run_id)
+    order = _Order(task, packet, options, traceparent, lineage)
     if request_id:
         claim = KeyClaim(REQUEST_SCOPE, request_id, run_id, settings.request_key_ttl, order.fingerprint)
         [holder] = yield from claim_keys(environment_id, [claim])
@@ -163,7 +173,7 @@ def make_run(
             return RunExists(holder.target_id, cached=True)
     name = lane_name(task, options)
     found = yield from lanes.find_lanes([name])
-    yield from query("insert_run", *order.arguments(environment_id, found[name], run_id))
+    yield from query("insert_run", *order.arguments(environment_id, found[name], run_id), *order.place)
     return RunCreated(run_id)
 
 

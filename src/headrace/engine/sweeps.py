@@ -9,19 +9,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 import structlog
 
+from headrace.engine.cancels import cancel_runs, cancel_tree_step
 from headrace.engine.completions import settle_ends
 from headrace.engine.engine import Engine
-from headrace.engine.rescues import rescue_arguments, worker_lost_error
+from headrace.engine.rescues import find_pinned_lanes, rescue_arguments, worker_lost_error
+from headrace.engine.tokens import expire_tokens
+from headrace.engine.waits import complete_targets, wake_runs
 from headrace.store.statements import Plan, query
 from headrace.store.store import DATABASE_ERRORS
 
 _CHUNK: Final = 1000
+_SHORTEST_PAUSE: Final = 0.01
+
+_NOT_SEALED: Final = {"type": "INTERNAL_ERROR", "code": "BATCH_NOT_SEALED", "message": "Its batch was never sealed."}
 
 _log = structlog.get_logger("headrace.sweeps")
 
@@ -35,49 +41,53 @@ class SweepReport:
     batches_aborted: int = 0
     runs_canceled: int = 0
     keys_expired: int = 0
+    waits_ended: int = 0
+    tokens_expired: int = 0
+    runs_repaired: int = 0
     environments: set[int] = field(default_factory=set)
 
     @property
     def empty(self) -> bool:
         """Whether there was nothing to do."""
-        return not (
-            self.workers_ended or self.runs_rescued or self.batches_aborted or self.runs_canceled or self.keys_expired
-        )
+        return not any(self.counts().values())
+
+    def counts(self) -> dict[str, int]:
+        """What was done, by name."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.type == "int"}
 
 
 async def run_sweeps(engine: Engine, stop: asyncio.Event, *, interval: float | None = None) -> None:
     """Sweeps every ``interval`` seconds (default: the setting) until ``stop`` is set. Survives a database that is away."""
     every = interval if interval is not None else engine.settings.sweep_interval
     while not stop.is_set():
+        pause = every
         try:
-            if (await engine.store.fetch("find_due_work"))[0]["due"]:
+            [look] = await engine.store.fetch("find_due_work")
+            if look["due"]:
                 await sweep_once(engine)
+            elif look["next_in"] is not None:  # a deadline is met when it comes, not at the next look
+                pause = max(min(every, look["next_in"]), _SHORTEST_PAUSE)
         except DATABASE_ERRORS as error:
             _log.warning("sweep put off: the database does not answer", error=str(error))
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), every)
+            await asyncio.wait_for(stop.wait(), pause)
 
 
 async def sweep_once(engine: Engine) -> SweepReport:
     """Does all that is due now, where this process is the elected one."""
     report = SweepReport()
     await engine.store.run_plan(_elected(_end_silent_workers(report)))  # committed first: then they claim no more
-    for step in (_rescue_runs, _abort_batches, _cancel_held_runs, _expire_keys):
+    for step in _STEPS:
         while await engine.store.run_plan(_elected(step(report, engine))):
             pass
-    await engine.store.run_plan(_elected(query("close_lanes")))
+    await engine.store.run_plan(_elected(_close_lanes()))
     for environment_id in report.environments:
         engine.notices.runs_ready(environment_id)
         engine.notices.runs_done(environment_id)
+        if report.runs_canceled:
+            engine.notices.runs_canceled(environment_id)
     if not report.empty:
-        _log.info(
-            "sweep",
-            workers_ended=report.workers_ended,
-            runs_rescued=report.runs_rescued,
-            batches_aborted=report.batches_aborted,
-            runs_canceled=report.runs_canceled,
-            keys_expired=report.keys_expired,
-        )
+        _log.info("sweep", **{name: count for name, count in report.counts().items() if count})
     return report
 
 
@@ -102,8 +112,10 @@ def _rescue_runs(report: SweepReport, engine: Engine) -> Plan[bool]:
     most = engine.settings.max_rescues
     final: Callable[[Any], bool] = lambda row: row["rescues"] >= most  # noqa: E731 - named for the call below
     for (environment_id, worker_id), rows in by_worker.items():
+        lanes = yield from find_pinned_lanes(environment_id, [row["id"] for row in rows], rows[0]["version"])
         written = yield from query(
-            "rescue_runs", *rescue_arguments(rows, worker_id, final=final, counted=1, error=worker_lost_error)
+            "rescue_runs",
+            *rescue_arguments(rows, worker_id, final=final, counted=1, error=worker_lost_error, lanes=lanes),
         )
         yield from settle_ends(environment_id, written)
         report.runs_rescued += len(written)
@@ -117,16 +129,78 @@ def _abort_batches(report: SweepReport, _engine: Engine) -> Plan[bool]:
     rows = yield from query("abort_unsealed_batches", _CHUNK)
     report.batches_aborted += len(rows)
     report.environments.update(row["environment_id"] for row in rows)
+    for environment_id, told in _group_by_environment(row for row in rows if row["told"]).items():
+        yield from complete_targets(environment_id, [row["id"] for row in told])
     return len(rows) == _CHUNK
 
 
 def _cancel_held_runs(report: SweepReport, _engine: Engine) -> Plan[bool]:
-    rows = yield from query("cancel_held_runs", _CHUNK)
-    report.runs_canceled += sum(row["n"] for row in rows)
-    return bool(rows)
+    rows = yield from query("find_held_items", _CHUNK)
+    if not rows:
+        return False
+    environment_id: int = rows[0]["environment_id"]
+    ids = [row["run_id"] for row in rows if row["run_id"] is not None]
+    if ids:
+        canceled = yield from cancel_runs(environment_id, ids, _NOT_SEALED)
+        report.runs_canceled += len(canceled)
+        report.environments.add(environment_id)
+    else:
+        yield from query("close_held_batch", environment_id, rows[0]["batch_id"])
+    return True
 
 
 def _expire_keys(report: SweepReport, _engine: Engine) -> Plan[bool]:
     rows = yield from query("delete_expired_keys", _CHUNK)
     report.keys_expired += len(rows)
     return len(rows) == _CHUNK
+
+
+def _end_waits(report: SweepReport, _engine: Engine) -> Plan[bool]:
+    rows = yield from query("end_due_waits", _CHUNK)
+    report.waits_ended += len(rows)
+    report.environments.update(row["environment_id"] for row in rows)
+    for environment_id, ended in _group_by_environment(rows).items():
+        yield from wake_runs(environment_id, {row["run_id"] for row in ended})
+    return len(rows) == _CHUNK
+
+
+def _expire_tokens(report: SweepReport, _engine: Engine) -> Plan[bool]:
+    expired = yield from expire_tokens(_CHUNK)
+    report.tokens_expired += expired.count
+    report.environments.update(expired.environments)
+    return expired.count == _CHUNK
+
+
+def _cancel_trees(report: SweepReport, _engine: Engine) -> Plan[bool]:
+    step = yield from cancel_tree_step()
+    if step is None:
+        return False
+    environments, count = step
+    report.runs_canceled += count
+    report.environments.update(environments)
+    return True
+
+
+def _close_lanes() -> Plan[None]:
+    yield from query("close_lanes")
+    yield from query("lock_versions")
+    # a statement of its own: a worker that registered while the lock was waited for is seen
+    yield from query("close_version_lanes")
+
+
+def _group_by_environment(rows: Iterable[Any]) -> dict[int, list[Any]]:
+    groups: defaultdict[int, list[Any]] = defaultdict(list)
+    for row in rows:
+        groups[row["environment_id"]].append(row)
+    return groups
+
+
+_STEPS: Final = (
+    _end_waits,
+    _expire_tokens,
+    _rescue_runs,
+    _abort_batches,
+    _cancel_held_runs,
+    _cancel_trees,
+    _expire_keys,
+)

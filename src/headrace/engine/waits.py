@@ -14,14 +14,15 @@ from uuid import UUID
 from headrace.store.statements import Plan, query
 
 
-def complete_targets(environment_id: int, targets: Sequence[UUID]) -> Plan[set[UUID]]:
+def complete_targets(environment_id: int, targets: Sequence[UUID], progressed: Sequence[UUID] = ()) -> Plan[set[UUID]]:
     """Plan: runs, batches or tokens have just ended: who waits for them is ready. Returns those runs, also where they are
     in a worker's memory still and need to be told only.
 
-    To be run in the transaction that ended the targets, after it wrote that.
+    ``progressed`` are batches of which some items more have ended. To be run in the transaction that ended the targets,
+    after it wrote that.
     """
-    rows = yield from query("complete_points", environment_id, list(targets))
-    waiters: set[UUID] = {row["run_id"] for row in rows}
+    rows = yield from query("complete_points", environment_id, list(targets), list(progressed))
+    waiters: set[UUID] = {row["run_id"] for row in rows if row["awaited"]}
     yield from wake_runs(environment_id, waiters)
     return waiters
 

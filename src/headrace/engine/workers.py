@@ -10,7 +10,7 @@ from headrace.engine.completions import settle_ends
 from headrace.engine.engine import Engine
 from headrace.engine.environments import find_environment
 from headrace.engine.outcomes import LeaseLost, WorkerLease
-from headrace.engine.rescues import rescue_arguments, worker_stopped_error
+from headrace.engine.rescues import find_pinned_lanes, rescue_arguments, worker_stopped_error
 from headrace.errors import ConfigurationError
 from headrace.store.statements import Plan, query
 
@@ -25,7 +25,7 @@ class TaskRegistration:
 
 
 async def register_worker(
-    engine: Engine, environment_slug: str, *, name: str, tasks: Sequence[TaskRegistration]
+    engine: Engine, environment_slug: str, *, name: str, tasks: Sequence[TaskRegistration], version: str = ""
 ) -> WorkerLease:
     """A new lease, and the tasks made known. Raises ConfigurationError where there is no such environment."""
     environment = await find_environment(engine, environment_slug)
@@ -33,8 +33,8 @@ async def register_worker(
         raise ConfigurationError(
             f"HEADRACE_ENVIRONMENT is {environment_slug!r}, but there is no such environment; there are dev, staging and prod."
         )
-    worker_id = await engine.store.run_plan(_register(environment.id, name, tasks, engine.settings.lease))
-    return WorkerLease(worker_id, environment.id)
+    worker_id = await engine.store.run_plan(_register(environment.id, name, tasks, version, engine.settings.lease))
+    return WorkerLease(worker_id, environment.id, version)
 
 
 async def renew_lease(engine: Engine, lease: WorkerLease) -> LeaseLost | None:
@@ -55,7 +55,9 @@ async def retire_worker(engine: Engine, lease: WorkerLease) -> int:
     return released
 
 
-def _register(environment_id: int, name: str, tasks: Sequence[TaskRegistration], lease: float) -> Plan[int]:
+def _register(
+    environment_id: int, name: str, tasks: Sequence[TaskRegistration], version: str, lease: float
+) -> Plan[int]:
     if tasks:
         yield from query(
             "register_tasks",
@@ -64,7 +66,10 @@ def _register(environment_id: int, name: str, tasks: Sequence[TaskRegistration],
             [task.queue for task in tasks],
             [task.max_attempts for task in tasks],
         )
-    rows = yield from query("register_worker", environment_id, name, lease)
+    yield from query("lock_versions")  # no sweep closes the version's lanes from here on to the commit
+    rows = yield from query("register_worker", environment_id, name, lease, version)
+    if version:
+        yield from query("open_version_lanes", environment_id, version)
     return rows[0]["id"]
 
 
@@ -76,9 +81,12 @@ def _retire(lease: WorkerLease) -> Plan[int]:
         held: list[Any] = yield from query("find_held_runs", lease.worker_id, 1000)
         if not held:
             break
+        lanes = yield from find_pinned_lanes(lease.environment_id, [row["id"] for row in held], lease.version)
         rows = yield from query(
             "rescue_runs",
-            *rescue_arguments(held, lease.worker_id, final=lambda _: False, counted=0, error=worker_stopped_error),
+            *rescue_arguments(
+                held, lease.worker_id, final=lambda _: False, counted=0, error=worker_stopped_error, lanes=lanes
+            ),
         )
         yield from settle_ends(lease.environment_id, rows)
         released += len(rows)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from headrace.items import Item
+from headrace.outcomes import Failed, Ok, Outcome
 from headrace.sdk.client import AsyncClient, Client
 from headrace.sdk.handles import AsyncBatchHandle, AsyncRunHandle, BatchHandle, RunHandle
-from headrace.sdk.items import Item
-from headrace.sdk.outcomes import Failed, Ok, Outcome
 
 __all__ = [
     "AsyncBatchHandle",

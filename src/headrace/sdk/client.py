@@ -23,25 +23,28 @@ from headrace.engine.outcomes import (
 from headrace.engine.submissions import submit_in_transaction, trigger_in_transaction
 from headrace.errors import ApiError, ConfigurationError
 from headrace.ids import format_batch_id, format_run_id
-from headrace.protocol.batches import CreateBatch
-from headrace.sdk import flows, transactions
-from headrace.sdk.effects import Flow
-from headrace.sdk.handles import AsyncBatchHandle, AsyncRunHandle, BatchHandle, RunHandle
-from headrace.sdk.inputs import Filter, check_items, count_items, name_filters, refuse_running_loop, spell_ttl
-from headrace.sdk.items import (
+from headrace.items import (
     AnyTask,
     Item,
     LineEncoder,
     Options,
     SharedOptions,
+    check_items,
     encode_item,
     encode_payload,
     make_options,
     read_options,
     task_id,
 )
+from headrace.protocol.batches import CreateBatch
+from headrace.sdk import flows, transactions
+from headrace.sdk.effects import Flow
+from headrace.sdk.handles import AsyncBatchHandle, AsyncRunHandle, BatchHandle, RunHandle
+from headrace.sdk.inputs import Filter, count_items, name_filters, refuse_running_loop, spell_ttl
 from headrace.sdk.runners import run_flow, run_flow_async
 from headrace.sdk.segments import ItemSource, describe_empty
+from headrace.sdk.submissions import submit_batch
+from headrace.sdk.tokens import AsyncTokenCalls, TokenCalls
 from headrace.settings import Settings
 from headrace.store.statements import Plan
 from headrace.tasks import Task
@@ -89,6 +92,12 @@ class _Common:
             create["idempotencyKeyTTL"] = spell_ttl(ttl)
         return flows.stream_batch(create, source)
 
+    @staticmethod
+    def _submit(
+        task: AnyTask, items: Iterable[Any], key: str | None, ttl: Duration | None, options: dict[str, Any]
+    ) -> Flow[flows.SealedBatch]:
+        return submit_batch(task, items, options, key=key, ttl=None if ttl is None else spell_ttl(ttl))
+
     def _trigger_plan(self, task: AnyTask, payload: Any, options: dict[str, Any]) -> Plan[Any]:
         return trigger_in_transaction(
             self._settings.api_key,
@@ -125,7 +134,7 @@ class _Common:
         )
 
 
-class Client(_Common):
+class Client(_Common, TokenCalls):
     """Triggers runs and reads what became of them, from code without an event loop.
 
     >>> with Client() as client:                                # doctest: +SKIP
@@ -236,6 +245,49 @@ class Client(_Common):
         return BatchHandle(self, sealed.id, task, sealed.run_count)
 
     @overload
+    def submit(
+        self,
+        task: Task[P, R],
+        items: Iterable[P | Item],
+        /,
+        *,
+        batch_key: str | None = None,
+        batch_key_ttl: Duration | None = None,
+        **options: Unpack[SharedOptions],
+    ) -> BatchHandle[R]: ...
+    @overload
+    def submit(
+        self,
+        task: str,
+        items: Iterable[Any],
+        /,
+        *,
+        batch_key: str | None = None,
+        batch_key_ttl: Duration | None = None,
+        **options: Unpack[SharedOptions],
+    ) -> BatchHandle[Any]: ...
+    def submit(
+        self,
+        task: Any,
+        items: Iterable[Any],
+        /,
+        *,
+        batch_key: str | None = None,
+        batch_key_ttl: Duration | None = None,
+        **options: Any,
+    ) -> BatchHandle[Any]:
+        """Makes a batch with a run for each item in one request and one transaction: all of them, or none.
+
+        For up to as many items as the server takes at once (HEADRACE_ONE_SHOT_MAX_ITEMS, HEADRACE_BODY_MAX_SIZE): what is
+        longer is streamed by batch_trigger. Arguments are as there. Raises PayloadError and ConfigurationError before
+        anything is sent, BatchTriggerError where the server does not take it; nothing is there then.
+        """
+        refuse_running_loop()
+        check_items(items, options)
+        sealed = self.run_flow(self._submit(task, items, batch_key, batch_key_ttl, options))
+        return BatchHandle(self, sealed.id, task, sealed.run_count)
+
+    @overload
     def batch(self, batch_id: str, task: Task[Any, R], /) -> BatchHandle[R]: ...
     @overload
     def batch(self, batch_id: str, task: str | None = None, /) -> BatchHandle[Any]: ...
@@ -285,7 +337,7 @@ class Client(_Common):
         return run_flow(flow, self._http)
 
 
-class AsyncClient(_Common):
+class AsyncClient(_Common, AsyncTokenCalls):
     """Client for an event loop: the same calls, awaited; ``items`` may be an async iterable. See Client."""
 
     def __init__(self, url: str | None = None, *, api_key: str | None = None) -> None:
@@ -374,6 +426,44 @@ class AsyncClient(_Common):
         await source.read_ahead_async()
         count = count_items(items) if run_count is None else run_count
         sealed = await self.run_flow(self._stream(task, source, count, start, batch_key, batch_key_ttl))
+        return AsyncBatchHandle(self, sealed.id, task, sealed.run_count)
+
+    @overload
+    async def submit(
+        self,
+        task: Task[P, R],
+        items: Iterable[P | Item] | AsyncIterable[P | Item],
+        /,
+        *,
+        batch_key: str | None = None,
+        batch_key_ttl: Duration | None = None,
+        **options: Unpack[SharedOptions],
+    ) -> AsyncBatchHandle[R]: ...
+    @overload
+    async def submit(
+        self,
+        task: str,
+        items: Iterable[Any] | AsyncIterable[Any],
+        /,
+        *,
+        batch_key: str | None = None,
+        batch_key_ttl: Duration | None = None,
+        **options: Unpack[SharedOptions],
+    ) -> AsyncBatchHandle[Any]: ...
+    async def submit(
+        self,
+        task: Any,
+        items: Any,
+        /,
+        *,
+        batch_key: str | None = None,
+        batch_key_ttl: Duration | None = None,
+        **options: Any,
+    ) -> AsyncBatchHandle[Any]:
+        """See Client.submit."""
+        check_items(items, options, may_be_async=True)
+        known: Any = [item async for item in items] if isinstance(items, AsyncIterable) else items  # pyright: ignore[reportUnknownVariableType]
+        sealed = await self.run_flow(self._submit(task, known, batch_key, batch_key_ttl, options))
         return AsyncBatchHandle(self, sealed.id, task, sealed.run_count)
 
     @overload

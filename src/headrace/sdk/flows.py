@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from headrace import telemetry
 from headrace.errors import ApiError, BatchTriggerError, ClientError
+from headrace.items import AnyTask, encode_payload, make_options, read_options, task_id
 from headrace.protocol.statuses import TERMINAL_BATCH_STATUSES
 from headrace.sdk.effects import Answer, Broken, Flow, Send, Sleep
-from headrace.sdk.items import AnyTask, encode_payload, make_options, read_options, task_id
 from headrace.sdk.retries import TRIES, find_delay, may_retry, read_object, retry_after, send_patiently, to_error
 from headrace.sdk.segments import ItemSource, Segment
 

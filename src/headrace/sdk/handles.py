@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from headrace.durations import Duration, parse_duration
 from headrace.errors import BatchTriggerError, PayloadError, ResultTimeoutError
+from headrace.indexes import UnseenIndexes
+from headrace.items import AnyTask
+from headrace.outcomes import Failed, Ok, Outcome, make_run_error
 from headrace.protocol.packets import decode_packet
 from headrace.protocol.statuses import TERMINAL_BATCH_STATUSES
 from headrace.sdk import flows
 from headrace.sdk.effects import Flow, Sleep
-from headrace.sdk.items import AnyTask
-from headrace.sdk.outcomes import Failed, Ok, Outcome, make_run_error
-from headrace.sdk.unseen import UnseenIndexes
 from headrace.tasks import registry
 
 if TYPE_CHECKING:

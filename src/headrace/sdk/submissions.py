@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from headrace.errors import ApiError, BatchTriggerError, ClientError
+from headrace.items import AnyTask, Item, encode_item, make_options, read_options, task_id
 from headrace.sdk.effects import Answer, Flow, Send
 from headrace.sdk.flows import RawJson, SealedBatch, make_headers
-from headrace.items import AnyTask, Item, encode_item, make_options, read_options, task_id
 from headrace.sdk.retries import TRIES, read_object, retry_after, send_patiently
 from headrace.sdk.segments import describe_empty
 

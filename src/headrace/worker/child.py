@@ -15,13 +15,17 @@ import queue
 import socket
 import sys
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from headrace import logs, telemetry
+from headrace import errors, logs, telemetry
+from headrace.durable import ops
+from headrace.durable.port import Names, PutDown, entered_port
 from headrace.engine.outcomes import Packet
+from headrace.errors import HeadraceError
 from headrace.settings import Settings
 from headrace.tasks import RunContext, entered_run
 from headrace.worker.calls import decode_arguments, encode_output, log_context
@@ -60,7 +64,38 @@ class Done(msgspec.Struct, frozen=True, tag=True):
     failure: Failure | None = None
 
 
-Message = Setup | Order | Started | Done
+class Ask(msgspec.Struct, frozen=True, tag=True):
+    """Something durable that the run's code asks for."""
+
+    number: int
+    op: ops.Op
+
+
+class Tell(msgspec.Struct, frozen=True, tag=True):
+    """What it is told: a value as msgpack; or an exception, by the name of its class and its text."""
+
+    number: int
+    data: bytes | None = None
+    error: str | None = None
+    message: str = ""
+
+
+Message = Setup | Order | Started | Done | Ask | Tell
+
+_TOLD: Final[dict[type, Any]] = {
+    ops.TriggerRun: ops.RunOutcome | ops.Triggered,
+    ops.OpenBatch: ops.BatchOpened,
+    ops.AwaitBatch: ops.BatchOutcome,
+    ops.FollowBatch: ops.BatchOutcome,
+    ops.ReadOutcomes: list[ops.RunOutcome],
+    ops.Remember: ops.Value,
+    ops.Recall: ops.Value | None,
+    ops.MakeToken: ops.Value,
+    ops.AwaitToken: ops.TokenOutcome,
+    ops.BeginStep: ops.StepState,
+    ops.EndStep: ops.StepState,
+    ops.ReadMetadata: dict[str, Any],
+}
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 decode_message: Final = msgspec.msgpack.Decoder(Message).decode
@@ -72,13 +107,65 @@ def frame_message(message: Message) -> bytes:
     return len(body).to_bytes(LENGTH_BYTES, "big") + body
 
 
+def describe_told(number: int, told: asyncio.Future[Any]) -> Tell:
+    """What a future of the worker's became, as it goes to the child."""
+    if told.cancelled():
+        return Tell(number, error=PutDown.__name__)
+    if (error := told.exception()) is not None:
+        return Tell(number, error=type(error).__name__, message=str(error))
+    return Tell(number, _encode(told.result()))
+
+
+class _PipePort:
+    """The port of the run that this process executes: through the socket to its worker."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.names = Names()
+        self._connection = connection
+        self._lock = threading.Lock()
+        self._count = 0
+        self._asked: dict[int, tuple[Any, Future[Any]]] = {}
+
+    async def perform(self, op: ops.Op) -> Any:
+        """See ``Port``."""
+        try:
+            return await asyncio.wrap_future(self._ask(op))
+        except PutDown:
+            raise asyncio.CancelledError from None
+
+    def perform_blocking(self, op: ops.Op) -> Any:
+        """See ``Port``."""
+        return self._ask(op).result()
+
+    def take(self, tell: Tell) -> None:
+        """An answer of the worker's. Called in the thread that reads."""
+        with self._lock:
+            op, told = self._asked.pop(tell.number)
+        if tell.error == PutDown.__name__:
+            told.set_exception(PutDown())
+        elif tell.error is not None:
+            kind = getattr(errors, tell.error, HeadraceError)
+            told.set_exception(kind(tell.message))
+        else:
+            told.set_result(msgspec.msgpack.decode(tell.data or b"", type=_TOLD.get(type(op), Any)))
+
+    def _ask(self, op: ops.Op) -> Future[Any]:
+        told: Future[Any] = Future()
+        with self._lock:  # one message at a time: the socket is shared by the threads of the run
+            self._count += 1
+            self._asked[self._count] = (op, told)
+            self._connection.sendall(frame_message(Ask(self._count, op)))
+        return told
+
+
 def main(descriptor: int) -> None:
     """Serves orders until the worker closes its end."""
     connection = socket.socket(fileno=descriptor)
     connection.set_inheritable(False)
     _offer_to_oom_killer()
     orders: queue.SimpleQueue[Message] = queue.SimpleQueue()
-    threading.Thread(target=_read_messages, args=(connection, orders), daemon=True).start()
+    ports: list[_PipePort] = []
+    threading.Thread(target=_read_messages, args=(connection, orders, ports), daemon=True).start()
     while True:
         match orders.get():
             case Setup() as setup:
@@ -86,19 +173,20 @@ def main(descriptor: int) -> None:
                 logs.set_up_logs(Settings(log_format=setup.log_format, log_level=setup.log_level))
                 logs.add_context(log_context)
             case Order() as order:
+                ports[:] = [_PipePort(connection)]
                 connection.sendall(frame_message(Started()))
-                connection.sendall(frame_message(_execute_order(order)))
+                connection.sendall(frame_message(_execute_order(order, ports[0])))
             case _:
                 raise ValueError("a worker sends setups and orders")
 
 
-def _execute_order(order: Order) -> Done:
+def _execute_order(order: Order, port: _PipePort) -> Done:
     try:
         task = load_source(order.source)
         arguments = decode_arguments(task, order.payload, order.payload_type, order.context)
         if isinstance(arguments, Failure):
             return Done(failure=arguments)
-        with entered_run(order.context), _span_of(order):
+        with entered_run(order.context), entered_port(port), _span_of(order):
             value = task.fn(*arguments)
             if inspect.isawaitable(value):
                 value = asyncio.run(_wait_for(value))
@@ -116,14 +204,18 @@ def _span_of(order: Order) -> contextlib.AbstractContextManager[Any]:
     return telemetry.start_span(f"{order.context.task} execute", traceparent=order.traceparent)
 
 
-def _read_messages(connection: socket.socket, orders: queue.SimpleQueue[Message]) -> None:
+def _read_messages(connection: socket.socket, orders: queue.SimpleQueue[Message], ports: list[_PipePort]) -> None:
     stream = connection.makefile("rb")
     while True:
         head = stream.read(LENGTH_BYTES)
         body = stream.read(int.from_bytes(head, "big")) if len(head) == LENGTH_BYTES else b""
         if not body:
             os._exit(0)  # the worker is gone: whatever runs here is nobody's any more
-        orders.put(decode_message(body))
+        message = decode_message(body)
+        if isinstance(message, Tell):
+            ports[0].take(message)
+        else:
+            orders.put(message)
 
 
 def _offer_to_oom_killer() -> None:

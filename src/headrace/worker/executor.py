@@ -11,6 +11,7 @@ import contextvars
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from time import perf_counter
 from typing import Any, Final, Literal
 from uuid import UUID
@@ -18,6 +19,7 @@ from uuid import UUID
 import structlog
 
 from headrace import metrics, telemetry
+from headrace.durable.port import entered_port
 from headrace.engine.engine import Engine
 from headrace.engine.outcomes import JSON_TYPE, ClaimedRun, Finish, Packet, WorkerLease
 from headrace.ids import format_run_id
@@ -26,11 +28,20 @@ from headrace.protocol.statuses import RunStatus
 from headrace.tasks import RunContext, Task, entered_run
 from headrace.worker.calls import decode_arguments, encode_output, make_context
 from headrace.worker.child import Order
+from headrace.worker.conductor import Conductor, Desk
 from headrace.worker.loading import Source, find_source
+from headrace.worker.ports import RunPort
 from headrace.worker.processes import ProcessPool
 from headrace.worker.retries import Failure, decide_finish, describe_exception, describe_timeout, internal_error
+from headrace.worker.tracking import tracked_tasks
 
 _LONGEST_LIMIT: Final = 1e9
+
+_SHORT_LINGER: Final = 0.05
+"""Seconds that a waiting run is kept in memory while there are no free slots."""
+
+_CLEAN_UP_SECONDS: Final = 5.0
+"""How long tasks of a run that is over have to end."""
 
 Put = Callable[[WorkerLease, Finish, str, float], None]
 """Takes the end of an attempt: ``Completer.put``."""
@@ -41,16 +52,35 @@ _log = structlog.get_logger("headrace.worker")
 class _Execution:
     """One attempt of a run under way here."""
 
-    __slots__ = ("cut", "future", "job", "lease", "limit", "run", "task")
+    __slots__ = ("conductor", "cut", "desk", "future", "job", "lease", "limit", "run", "task", "tasks", "waits_since")
 
-    def __init__(self, lease: WorkerLease, run: ClaimedRun, task: Task[Any, Any]) -> None:
+    def __init__(self, lease: WorkerLease, run: ClaimedRun, task: Task[Any, Any], desk: Desk) -> None:
         self.lease = lease
         self.run = run
         self.task = task
-        self.cut: Literal["timeout", "dropped"] | None = None  # why it was cancelled, if we did
+        self.desk = desk
+        self.conductor: Conductor | None = None  # from its first durable point on
+        self.tasks: set[asyncio.Task[Any]] = set()  # its code's own
+        self.waits_since: float | None = None
+        self.cut: Literal["timeout", "dropped", "put down"] | None = None  # why it was ended, if we did
         self.job: asyncio.Task[None] | None = None
         self.future: Future[Any] | None = None  # of its thread
         self.limit: float | None = None  # its maxDuration
+
+    @property
+    def is_async(self) -> bool:
+        """Whether its code runs on the loop."""
+        return self.task.is_async and self.task.isolation is None
+
+    def conduct(self) -> Conductor:
+        """Who keeps its journal. To be called on the loop."""
+        if self.conductor is None:
+            if self.is_async and self.job is not None:
+                self.tasks.add(self.job)
+            self.conductor = Conductor(self.desk, self.lease, self.run, self.tasks if self.is_async else None)
+            if self.cut is not None:
+                self.conductor.close()
+        return self.conductor
 
 
 class _Raised:
@@ -75,6 +105,7 @@ class Executor:
         on_idle: Callable[[], None],
     ) -> None:
         self._engine = engine
+        self._desk: Desk | None = None
         self._tasks = tasks
         self._sources: dict[str, Source] = {
             task.id: find_source(task) for task in tasks.values() if task.isolation == "process"
@@ -84,7 +115,7 @@ class Executor:
         self._on_idle = on_idle
         self._slots = engine.settings.concurrency
         self._used = 0
-        self._executions: set[_Execution] = set()
+        self._executions: dict[UUID, _Execution] = {}
         self._threads = ThreadPoolExecutor(self._slots, thread_name_prefix="headrace-run")
         self._processes = ProcessPool(engine.settings)
         self._all_free = asyncio.Event()
@@ -104,7 +135,11 @@ class Executor:
 
     def executing_runs(self) -> set[UUID]:
         """The runs that are being executed."""
-        return {execution.run.id for execution in self._executions}
+        return set(self._executions)
+
+    def open(self, desk: Desk) -> None:
+        """Gives what runs need to wait, trigger and keep results: before the first one is started."""
+        self._desk = desk
 
     def start(self, lease: WorkerLease, runs: Sequence[ClaimedRun]) -> None:
         """Starts runs that were claimed under ``lease``; there have to be slots for them."""
@@ -112,15 +147,52 @@ class Executor:
         self._all_free.clear()
         self._tracing = telemetry.is_tracing()  # asked by the chunk: a task's module may set it up late
         create_task = asyncio.get_running_loop().create_task
+        assert self._desk is not None, "open() comes first"
         for run in runs:
-            execution = _Execution(lease, run, self._tasks[run.task])
-            self._executions.add(execution)
+            execution = _Execution(lease, run, self._tasks[run.task], self._desk)
+            self._executions[run.id] = execution
             execution.job = create_task(self._execute(execution))
 
     def drop_all(self) -> None:
         """Ends what is under way without a report: its lease is lost, or is about to be given up."""
-        for execution in self._executions:
+        for execution in list(self._executions.values()):
             self._cut(execution, "dropped")
+
+    def drop(self, run_id: UUID) -> None:
+        """Ends one run without a report: it is not this worker's any more."""
+        if execution := self._executions.get(run_id):
+            self._cut(execution, "dropped")
+
+    def note_waiting(self, run_id: UUID) -> None:
+        """A run has come to a wait: it is put down when that takes long, or at once where slots are short."""
+        execution = self._executions.get(run_id)
+        if execution is not None and execution.waits_since is None:
+            execution.waits_since = perf_counter()
+            linger = self._engine.settings.wait_linger if self.free else _SHORT_LINGER
+            asyncio.get_running_loop().call_later(linger, self._try_to_put_down, execution)
+
+    def make_room(self) -> None:
+        """Slots are short: puts down what waits."""
+        for execution in list(self._executions.values()):
+            if execution.waits_since is not None and execution.waits_since < perf_counter() - _SHORT_LINGER:
+                self._put_down_if_it_waits(execution)
+
+    def _try_to_put_down(self, execution: _Execution) -> None:
+        if self._executions.get(execution.run.id) is not execution or execution.cut is not None:
+            return
+        if not self._put_down_if_it_waits(execution):
+            execution.waits_since = None
+            if execution.conductor is not None and execution.conductor.is_waiting:
+                self.note_waiting(execution.run.id)
+
+    def _put_down_if_it_waits(self, execution: _Execution) -> bool:
+        if execution.conductor is None or execution.cut is not None or not execution.conductor.can_be_put_down():
+            return False
+        execution.cut = "put down"
+        execution.conductor.close()
+        if execution.is_async and execution.job is not None:
+            execution.job.cancel()
+        return True
 
     async def wait_free(self, timeout: float) -> bool:
         """Whether every slot was free within ``timeout`` seconds."""
@@ -145,11 +217,14 @@ class Executor:
             finish = self._explain(execution, error)
         if timer is not None:
             timer.cancel()
+        if execution.conductor is not None:
+            finish = await self._end_conduct(execution, execution.conductor, finish)
         if finish is not None:
             if finish.error is not None:
                 _log_failure(run, finish)
             self._put(execution.lease, finish, run.task, perf_counter() - started)
-        self._executions.discard(execution)
+        if self._executions.get(run.id) is execution:
+            del self._executions[run.id]
         if execution.future is None or execution.future.done():
             self._release()
         else:
@@ -177,7 +252,7 @@ class Executor:
                 return self._fail(execution, Failure(internal_error("PAYLOAD_STORE_ERROR", str(error))))
             payload_type = str(run.options.get("payloadType") or JSON_TYPE)
         context = make_context(run, task)
-        with entered_run(context):
+        with entered_run(context), entered_port(RunPort(execution)), tracked_tasks(execution.tasks):
             if self._tracing:
                 with _start_span(context) as span:
                     output = await self._call(execution, payload, payload_type, context)
@@ -205,7 +280,7 @@ class Executor:
         if task.isolation == "process":
             traceparent = telemetry.current_traceparent() if self._tracing else None
             return await self._processes.execute(
-                Order(self._sources[task.id], payload, payload_type, context, traceparent)
+                Order(self._sources[task.id], payload, payload_type, context, traceparent), execution.conduct
             )
         arguments = decode_arguments(task, payload, payload_type, context)
         if isinstance(arguments, Failure):
@@ -225,9 +300,28 @@ class Executor:
         if isinstance(error, asyncio.CancelledError):
             if execution.cut == "timeout":
                 return self._fail(execution, describe_timeout(execution.limit or 0.0))
-            if execution.cut == "dropped":
+            if execution.cut in ("dropped", "put down"):
                 return None
         return self._fail(execution, describe_exception(error))
+
+    async def _end_conduct(self, execution: _Execution, conductor: Conductor, finish: Finish | None) -> Finish | None:
+        """The run's code is over, or was left: nothing of it goes on. What is reported of it then."""
+        conductor.close()
+        me = asyncio.current_task()
+        others = [task for task in execution.tasks if task is not me and not task.done()]
+        for task in others:
+            task.cancel()
+        if others:
+            await asyncio.wait(others, timeout=_CLEAN_UP_SECONDS)
+        run = execution.run
+        pin = (run.task, run.queue)
+        if execution.cut == "put down":
+            seen = conductor.list_seen(put_down=True)
+            return Finish(run.id, run.attempt, RunStatus.WAITING, pin=pin, seen=seen)
+        if finish is None or finish.retry_in is None:
+            return finish
+        seen = conductor.list_seen(put_down=False)
+        return replace(finish, pin=pin, seen=seen, forget=conductor.list_forgotten())
 
     def _fail(self, execution: _Execution, failure: Failure) -> Finish:
         return decide_finish(execution.run, execution.task.retry, failure)
@@ -235,6 +329,8 @@ class Executor:
     def _cut(self, execution: _Execution, why: Literal["timeout", "dropped"]) -> None:
         if execution.job is not None and not execution.job.done() and execution.cut != "dropped":
             execution.cut = why
+            if execution.conductor is not None:
+                execution.conductor.close()
             execution.job.cancel()
 
     def _release(self) -> None:
@@ -273,7 +369,7 @@ def _log_failure(run: ClaimedRun, finish: Finish) -> None:
         "attempt failed" if finish.retry_in is not None else "run failed",
         run=format_run_id(run.id),
         task=run.task,
-        attempt=run.attempt,
+        attempt=run.number,
         status=finish.status.value,
         error=error.get("name") or error.get("code"),
         message=error.get("message"),

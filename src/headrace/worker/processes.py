@@ -12,12 +12,25 @@ import os
 import signal
 import socket
 import sys
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from headrace.engine.outcomes import Packet
 from headrace.protocol.statuses import RunStatus
 from headrace.settings import Settings
-from headrace.worker.child import LENGTH_BYTES, Done, Message, Order, Setup, Started, decode_message, frame_message
+from headrace.worker.child import (
+    LENGTH_BYTES,
+    Ask,
+    Done,
+    Message,
+    Order,
+    Setup,
+    Started,
+    decode_message,
+    describe_told,
+    frame_message,
+)
+from headrace.worker.conductor import Conductor
 from headrace.worker.retries import Failure, internal_error
 
 RUNS_PER_CHILD: Final = 100
@@ -43,12 +56,12 @@ class ProcessPool:
         self._living: set[_Child] = set()
         self._ending: set[asyncio.Task[None]] = set()
 
-    async def execute(self, order: Order) -> Packet | Failure:
-        """How the run ended. Raises OSError where no process can be started."""
+    async def execute(self, order: Order, conduct: Callable[[], Conductor]) -> Packet | Failure:
+        """How the run ended. ``conduct`` gives who does what its code asks for durably. Raises OSError where no process can be started."""
         for _ in range(_TRIES):
             child = self._take_idle() or await self._start_child()
             try:
-                return await self._execute_in(child, order)
+                return await self._execute_in(child, order, conduct)
             except _NotStartedError:  # the child died between two runs: this one was not touched
                 continue
         return Failure(internal_error("TASK_PROCESS_NOT_STARTED", "The run's process died before the run began."))
@@ -60,10 +73,10 @@ class ProcessPool:
         if self._ending:
             await asyncio.wait(self._ending)
 
-    async def _execute_in(self, child: _Child, order: Order) -> Packet | Failure:
+    async def _execute_in(self, child: _Child, order: Order, conduct: Callable[[], Conductor]) -> Packet | Failure:
         keep = False
         try:
-            done = await child.execute(order)
+            done = await child.execute(order, conduct)
             keep = child.runs < RUNS_PER_CHILD
         except _DiedError as died:
             return _describe_crash(died.code)
@@ -151,7 +164,7 @@ class _Child:
     def alive(self) -> bool:
         return self._process.returncode is None and not self._reader.at_eof()
 
-    async def execute(self, order: Order) -> Done:
+    async def execute(self, order: Order, conduct: Callable[[], Conductor]) -> Done:
         started = False
         self.runs += 1
         try:
@@ -162,11 +175,20 @@ class _Child:
                         started = True
                     case Done() as done:
                         return done
+                    case Ask(number, op):
+                        self._answer(number, conduct().perform(op))
                     case _:
                         raise ValueError("a child sends that it started and that it is done")
         except (OSError, EOFError) as error:
             code = await self._process.wait()
             raise (_DiedError(code) if started else _NotStartedError) from error
+
+    def _answer(self, number: int, told: asyncio.Future[Any]) -> None:
+        def send(future: asyncio.Future[Any]) -> None:
+            if not self._writer.is_closing():
+                self._send(describe_told(number, future))
+
+        told.add_done_callback(send)
 
     async def end(self) -> None:
         """Ends the process: asked first, killed where it does not go."""

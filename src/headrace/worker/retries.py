@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import traceback
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
-from typing import Final
 
 from headrace.engine.outcomes import ClaimedRun, Finish
-from headrace.errors import Abort
+from headrace.errors import Abort, LimitError, NondeterminismError
+from headrace.failures import MAX_MESSAGE, clean_text, describe_error, text_of
 from headrace.protocol.statuses import RunStatus
 from headrace.tasks import Retry
-
-MAX_NAME: Final = 128
-MAX_MESSAGE: Final = 1024
-MAX_STACK: Final = 16 * 1024
-"""Most bytes of UTF-8 that are stored of an error's name, its message and its stack."""
-
-_OWN_CODE: Final = str(Path(__file__).parent.parent)
-_CUT: Final = "\n  ... cut ...\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +21,10 @@ class Failure:
 
 
 def describe_exception(error: BaseException) -> Failure:
-    """The failure of an attempt whose task raised ``error``. ``Abort`` is final."""
-    return Failure(
-        {
-            "type": "BUILT_IN_ERROR",
-            "name": _clean(type(error).__name__, MAX_NAME),
-            "message": _clean(_text_of(error), MAX_MESSAGE),
-            "stackTrace": _cut_middle(_clean(_stack_of(error))),
-        },
-        final=isinstance(error, Abort),
-    )
+    """The failure of an attempt whose task raised ``error``. ``Abort`` is final, and so is what a
+    next attempt would meet again.
+    """
+    return Failure(describe_error(error), final=isinstance(error, Abort | NondeterminismError | LimitError))
 
 
 def describe_bad_input(error: BaseException) -> Failure:
@@ -62,7 +45,7 @@ def describe_timeout(seconds: float) -> Failure:
 
 def internal_error(code: str, message: str) -> dict[str, object]:
     """An error that is not the task's own, as it is stored."""
-    return {"type": "INTERNAL_ERROR", "code": code, "message": _clean(message, MAX_MESSAGE)}
+    return {"type": "INTERNAL_ERROR", "code": code, "message": clean_text(message, MAX_MESSAGE)}
 
 
 def decide_finish(run: ClaimedRun, retry: Retry, failure: Failure) -> Finish:
@@ -83,46 +66,4 @@ def decide_finish(run: ClaimedRun, retry: Retry, failure: Failure) -> Finish:
 
 def _describe_bad_value(code: str, error: BaseException) -> Failure:
     named = {"name": type(error).__name__, "stackTrace": ""}
-    return Failure({**internal_error(code, _text_of(error)), **named}, final=True)
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - an exception whose __str__ raises is a user's bug, and theirs to see
-        return f"<{type(error).__name__} whose text can't be made>"
-
-
-def _stack_of(error: BaseException) -> str:
-    """The traceback, beginning with the task's own code: what called it is headrace's business."""
-    try:
-        lines = traceback.format_exception(type(error), error, _skip_own_code(error.__traceback__))
-    except Exception:  # noqa: BLE001 - as above: a __notes__ or __cause__ can be anything
-        return ""
-    return "".join(lines)
-
-
-def _skip_own_code(stack: TracebackType | None) -> TracebackType | None:
-    while stack is not None and _is_own(stack.tb_frame.f_code.co_filename):
-        stack = stack.tb_next
-    return stack
-
-
-def _is_own(file: str) -> bool:
-    return file.startswith(_OWN_CODE) or file.endswith("concurrent/futures/thread.py")
-
-
-def _clean(text: str, most: int | None = None) -> str:
-    """Text that PostgreSQL's jsonb and UTF-8 can hold: without NUL and without halves of surrogate pairs."""
-    raw = text.replace("\0", "\ufffd").encode("utf-8", "replace")
-    return (raw if most is None else raw[:most]).decode("utf-8", "ignore")
-
-
-def _cut_middle(text: str) -> str:
-    # both ends tell something: where it began, and (the last lines) what it was
-    raw = text.encode("utf-8")
-    if len(raw) <= MAX_STACK:
-        return text
-    head = MAX_STACK // 4
-    tail = MAX_STACK - head - len(_CUT)
-    return raw[:head].decode("utf-8", "ignore") + _CUT + raw[-tail:].decode("utf-8", "ignore")
+    return Failure({**internal_error(code, text_of(error)), **named}, final=True)

@@ -37,11 +37,13 @@ class Tenure:
         engine: Engine,
         tasks: Sequence[TaskRegistration],
         *,
+        version: str,
         on_loss: Callable[[WorkerLease], None],
         on_begin: Callable[[WorkerLease], None],
     ) -> None:
         self._engine = engine
         self._tasks = tasks
+        self._version = version
         self._on_loss = on_loss
         self._on_begin = on_begin
         self._ended = False
@@ -84,7 +86,11 @@ class Tenure:
         sent_at = time.monotonic()
         async with asyncio.timeout(self._engine.settings.lease):
             lease = await register_worker(
-                self._engine, self._engine.settings.environment, name=self.name, tasks=self._tasks
+                self._engine,
+                self._engine.settings.environment,
+                name=self.name,
+                tasks=self._tasks,
+                version=self._version,
             )
         self.lease = lease
         self.note_renewal(sent_at)

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 import structlog
 
 from headrace.engine.engine import Engine
+from headrace.engine.environments import find_environment
 from headrace.engine.outcomes import WorkerLease
 from headrace.engine.workers import TaskRegistration, retire_worker
 from headrace.errors import ConfigurationError
@@ -17,9 +18,15 @@ from headrace.store.store import DATABASE_ERRORS
 from headrace.tasks import Task
 from headrace.worker.claimer import Claimer
 from headrace.worker.completer import Completer
+from headrace.worker.conductor import Desk
+from headrace.worker.deeds import Deeds
 from headrace.worker.executor import Executor
 from headrace.worker.heartbeat import Heartbeat
+from headrace.worker.recalls import Recalls
 from headrace.worker.tenure import Tenure
+from headrace.worker.tracking import tracking_loop
+from headrace.worker.versions import find_version
+from headrace.worker.watcher import Watcher
 
 LAST_WORDS_SECONDS: Final = 5.0
 """How long a worker that ends waits for the database to take its last results, and again to take back its runs."""
@@ -71,6 +78,7 @@ class Worker:
         self._tenure = Tenure(
             engine,
             [TaskRegistration(task.id, task.queue, task.retry.max_attempts) for task in known.values()],
+            version=engine.settings.version or find_version(known.values()),
             on_loss=self._drop_lease,
             on_begin=self._take_lease,
         )
@@ -131,11 +139,22 @@ class Worker:
         Raises what registering raises, and any fault of its own; the lease is given up in every case.
         """
         await self._tenure.begin()
+        with tracking_loop():
+            return await self._work()
+
+    async def _work(self) -> bool:
+        watcher = await self._open_desk()
         _log.info("worker started", name=self._tenure.name, concurrency=self._executor.free, tasks=self._tasks)
         try:
             async with asyncio.TaskGroup() as group:
                 claiming = group.create_task(self._claimer.run())
-                loops = [claiming, group.create_task(self._heartbeat.run()), group.create_task(self._completer.run())]
+                loops = [
+                    claiming,
+                    group.create_task(self._heartbeat.run()),
+                    group.create_task(self._completer.run()),
+                    group.create_task(watcher.run()),
+                    group.create_task(Recalls(self._engine, self._tenure, self._executor).run()),
+                ]
                 self._state = "running"
                 self.ready.set()
                 await self._stopping.wait()
@@ -149,6 +168,22 @@ class Worker:
             await self._executor.close()
             self._state = "stopped"
         return ended
+
+    async def _open_desk(self) -> Watcher:
+        lease = self._tenure.lease
+        environment = await find_environment(self._engine, self._engine.settings.environment)
+        assert lease is not None, "it was registered"
+        assert environment is not None, "it was registered there"
+        watcher = Watcher(self._engine, lease.environment_id)
+        desk = Desk(
+            self._engine,
+            watcher,
+            Deeds(self._engine, environment),
+            on_waiting=self._executor.note_waiting,
+            on_lost=self._executor.drop,
+        )
+        self._executor.open(desk)
+        return watcher
 
     async def _drain(self, claiming: asyncio.Task[None]) -> bool:
         self._state = "draining"

@@ -81,3 +81,18 @@ CREATE TABLE headrace.tokens (
 );
 -- serves the sweep of timeouts
 CREATE INDEX tokens_due ON headrace.tokens (timeout_at) WHERE status = 'WAITING' AND timeout_at IS NOT NULL;
+
+-- A point with its outcome, wherever that stands.
+CREATE VIEW headrace.point_outcomes AS
+SELECT j.environment_id, j.run_id, j.point, j.kind, j.pending, j.made, j.seen, j.target, j.failures, j.succeeded,
+    extract(epoch FROM j.due_at - headrace.clock())::float8 AS due_in,
+    CASE j.kind WHEN 'run' THEN c.status::text WHEN 'batch' THEN b.status::text WHEN 'progress' THEN b.status::text
+        WHEN 'token' THEN t.status::text END AS status,
+    CASE j.kind WHEN 'run' THEN c.output WHEN 'token' THEN t.output ELSE j.value END AS value,
+    CASE j.kind WHEN 'run' THEN c.output_type WHEN 'token' THEN t.output_type ELSE j.value_type END AS value_type,
+    CASE j.kind WHEN 'run' THEN c.error WHEN 'batch' THEN b.error ELSE j.error END::text AS error,
+    b.run_count
+FROM headrace.journal AS j
+LEFT JOIN headrace.runs AS c ON j.kind = 'run' AND NOT j.pending AND c.environment_id = j.environment_id AND c.id = j.target
+LEFT JOIN headrace.batches AS b ON j.kind IN ('batch', 'progress') AND b.environment_id = j.environment_id AND b.id = j.target
+LEFT JOIN headrace.tokens AS t ON j.kind = 'token' AND NOT j.pending AND t.environment_id = j.environment_id AND t.id = j.target;

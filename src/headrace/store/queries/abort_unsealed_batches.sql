@@ -12,4 +12,4 @@ WHERE b.ctid = ANY(ARRAY(
     WHERE u.status = 'PENDING' AND u.sealed_at IS NULL AND u.processing_completed_at IS NULL AND u.seal_deadline <= headrace.clock()
     ORDER BY u.seal_deadline LIMIT $1::integer FOR UPDATE SKIP LOCKED
 ))
-RETURNING b.environment_id, b.id, b.accepted, b.run_count
+RETURNING b.environment_id, b.id, b.accepted, b.run_count, b.watched OR b.followed AS told

@@ -1,8 +1,9 @@
 -- Claims a chunk for a worker whose lease is not over, and renews it: the worker's row is locked, so that whoever ends the
 -- lease finds every run that it claimed. Every open lane of its tasks gives an equal share of its head; another worker's
--- claim in progress is stepped over. The runs are then met by their place in the table, because after a join by id the
+-- claim in progress is stepped over. A lane of another version of the code is left to that version's workers while one lives. The runs are then met by their place in the table, because after a join by id the
 -- planner would read all of the table once statistics are missing; for the same reason a lane's head is asked for by ORDER BY
--- and LIMIT, which no plan can make a join of all lanes with all runs. Indexes: workers_pkey, lanes_open, runs_ready.
+-- and LIMIT, which no plan can make a join of all lanes with all runs. Indexes: workers_pkey, workers_by_version,
+-- lanes_open, runs_ready.
 WITH lease AS (
     UPDATE headrace.workers SET lease_until = headrace.clock() + make_interval(secs => $6::float8)
     WHERE id = $2::bigint AND ended_at IS NULL
@@ -17,6 +18,10 @@ heads AS MATERIALIZED (
     ) AS head
     WHERE l.environment_id = $1::integer AND l.open AND l.task = ANY($3::text[])
         AND ($4::text[] IS NULL OR l.queue = ANY($4::text[]))
+        AND (l.version IS NULL OR l.version = $7::text OR NOT EXISTS (
+            SELECT FROM headrace.workers AS w
+            WHERE w.environment_id = l.environment_id AND w.version = l.version AND w.ended_at IS NULL
+        ))
 ),
 picked AS MATERIALIZED (
     SELECT head.ctid
@@ -35,7 +40,8 @@ claimed AS (
         updated_at = headrace.clock()
     WHERE r.ctid = ANY(ARRAY(SELECT p.ctid FROM picked AS p))
     RETURNING r.id, r.lane_id, r.attempt, r.failures, r.payload, r.payload_type, r.batch_id, r.batch_index,
-        r.options::text AS options, r.created_at, r.traceparent, r.parent_run_id
+        r.options::text AS options, r.created_at, r.traceparent, r.parent_run_id, r.resumes, r.root_run_id, r.depth,
+        r.metadata::text AS metadata
 )
 SELECT lease.id AS lease, c.*, heads.task, heads.queue
 FROM lease LEFT JOIN (claimed AS c JOIN heads ON heads.id = c.lane_id) ON true

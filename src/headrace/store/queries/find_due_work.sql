@@ -1,7 +1,9 @@
--- One look, for the elected process only, at whether any deadline is over: an idle system costs this and no more.
--- Indexes: workers_not_emptied, batches_unsealed, batches_held, idempotency_keys_expiry, lanes_by_batch.
-SELECT pg_try_advisory_xact_lock(7305, 1) AND (
-    EXISTS (
+-- One look, for the elected process only, at whether any deadline is over, and how soon the next one is: an idle system costs
+-- this and no more. Indexes: workers_not_emptied, batches_unsealed, batches_held, idempotency_keys_expiry, lanes_by_batch,
+-- journal_due, journal_canceling, tokens_due.
+SELECT e.elected AND (
+    coalesce(w.next <= headrace.clock(), false)
+    OR EXISTS (
         SELECT FROM headrace.workers
         WHERE emptied_at IS NULL AND (ended_at IS NOT NULL OR lease_until < headrace.clock())
     )
@@ -15,9 +17,18 @@ SELECT pg_try_advisory_xact_lock(7305, 1) AND (
         WHERE status = 'ABORTED' AND start_policy = 'seal' AND processing_completed_at IS NULL
     )
     OR EXISTS (SELECT FROM headrace.idempotency_keys WHERE expires_at <= headrace.clock())
+    OR EXISTS (SELECT FROM headrace.journal WHERE canceling)
     OR EXISTS (
         SELECT FROM headrace.lanes AS l
         JOIN headrace.batches AS b ON b.environment_id = l.environment_id AND b.id = l.batch_id
         WHERE l.open AND l.batch_id IS NOT NULL AND b.status IN ('COMPLETED', 'PARTIAL_FAILED', 'ABORTED')
     )
-) AS due
+) AS due,
+CASE WHEN e.elected THEN extract(epoch FROM w.next - headrace.clock())::float8 END AS next_in
+FROM (SELECT pg_try_advisory_xact_lock(7305, 1) AS elected) AS e
+CROSS JOIN (
+    SELECT least(
+        (SELECT j.due_at FROM headrace.journal AS j WHERE j.pending AND j.due_at IS NOT NULL ORDER BY j.due_at LIMIT 1),
+        (SELECT t.timeout_at FROM headrace.tokens AS t WHERE t.status = 'WAITING' AND t.timeout_at IS NOT NULL ORDER BY t.timeout_at LIMIT 1)
+    ) AS next
+) AS w

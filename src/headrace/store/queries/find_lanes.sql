@@ -7,4 +7,4 @@ FROM (
     LEFT JOIN headrace.tasks AS t ON t.environment_id = $1::integer AND t.id = p.task
 ) AS w
 LEFT JOIN headrace.lanes AS l ON l.environment_id = $1::integer AND l.task = w.task AND l.queue = w.queue
-    AND l.batch_id IS NOT DISTINCT FROM $4::uuid
+    AND l.batch_id IS NOT DISTINCT FROM $4::uuid AND l.version IS NOT DISTINCT FROM $5::text

@@ -5,31 +5,33 @@
 WITH done AS (
     UPDATE headrace.runs AS r
     SET status = CASE WHEN f.retry_in IS NULL THEN f.status::headrace.run_status ELSE 'QUEUED' END,
+        lane_id = coalesce(f.lane_id, r.lane_id),
         ready_at = CASE WHEN f.retry_in IS NULL THEN r.ready_at ELSE headrace.clock() + make_interval(secs => f.retry_in) END,
-        finished_at = CASE WHEN f.retry_in IS NULL THEN headrace.clock() END,
-        failures = r.failures + CASE WHEN f.status = 'COMPLETED' THEN 0 ELSE 1 END,
+        finished_at = CASE WHEN f.retry_in IS NULL AND f.status <> 'WAITING' THEN headrace.clock() END,
+        failures = r.failures + CASE WHEN f.status IN ('COMPLETED', 'WAITING') THEN 0 ELSE 1 END,
         updated_at = headrace.clock(), worker_id = NULL, output = f.output, output_type = f.output_type, error = f.error::jsonb
     FROM (
         SELECT $1::integer AS environment_id, u.*
-        FROM unnest($3::uuid[], $4::integer[], $5::text[], $6::bytea[], $7::text[], $8::text[], $9::float8[])
-            AS u (id, attempt, status, output, output_type, error, retry_in)
+        FROM unnest($3::uuid[], $4::integer[], $5::text[], $6::bytea[], $7::text[], $8::text[], $9::float8[], $10::integer[])
+            AS u (id, attempt, status, output, output_type, error, retry_in, lane_id)
         OFFSET 0
     ) AS f
     WHERE r.environment_id = f.environment_id AND r.id = f.id AND r.attempt = f.attempt
         AND r.worker_id + 0 = $2::bigint AND r.status::text = 'EXECUTING'
-    RETURNING r.id, r.lane_id, r.batch_id, r.attempt, r.watched, r.idempotency_key, r.started_at, r.status,
+    RETURNING r.id, r.lane_id, r.batch_id, r.attempt - r.resumes AS number, r.watched, r.idempotency_key, r.started_at, r.status,
+        r.finished_at IS NOT NULL AS finished,
         f.status AS attempt_status, f.error AS attempt_error
 ),
 history AS (
     INSERT INTO headrace.attempts (environment_id, run_id, number, status, worker_id, started_at, finished_at, error)
-    SELECT $1::integer, d.id, d.attempt, d.attempt_status::headrace.run_status, $2::bigint, d.started_at, headrace.clock(),
+    SELECT $1::integer, d.id, d.number, d.attempt_status::headrace.run_status, $2::bigint, d.started_at, headrace.clock(),
         d.attempt_error::jsonb
-    FROM done AS d
+    FROM done AS d WHERE d.status <> 'WAITING'
 ),
 tally AS (
     SELECT $1::integer AS environment_id, d.batch_id AS id, count(*)::integer AS settled,
         (count(*) FILTER (WHERE d.status = 'COMPLETED'))::integer AS succeeded
-    FROM done AS d WHERE d.batch_id IS NOT NULL AND d.status <> 'QUEUED' GROUP BY d.batch_id
+    FROM done AS d WHERE d.batch_id IS NOT NULL AND d.finished GROUP BY d.batch_id
 ),
 locked AS (
     SELECT b.environment_id, b.id, t.settled, t.succeeded
@@ -46,5 +48,9 @@ settled AS (
         END
     FROM locked AS t
     WHERE b.environment_id = t.environment_id AND b.id = t.id
+    RETURNING b.id, b.followed, b.watched AND b.completed_at IS NOT NULL AS ended
 )
-SELECT d.id, d.lane_id, d.status, d.watched, d.idempotency_key FROM done AS d
+SELECT d.id, d.lane_id, d.status, d.watched, d.idempotency_key,
+    ARRAY(SELECT s.id FROM settled AS s WHERE s.ended) AS ended_batches,
+    ARRAY(SELECT s.id FROM settled AS s WHERE s.followed) AS followed_batches
+FROM done AS d

@@ -4,13 +4,13 @@
 WITH inserted AS (
     INSERT INTO headrace.runs (
         environment_id, lane_id, id, batch_id, batch_index, status, ready_at, created_at, updated_at, delayed_until,
-        finished_at, parent_run_id, payload, payload_type, error, options, idempotency_key, traceparent
+        finished_at, parent_run_id, root_run_id, depth, payload, payload_type, error, options, idempotency_key, traceparent
     )
     SELECT $1::integer, coalesce(i.lane_id, $3::integer), headrace.item_run_id($2::uuid, i.index), $2::uuid, i.index,
         CASE WHEN i.error IS NULL THEN 'QUEUED'::headrace.run_status ELSE 'SYSTEM_FAILURE' END,
-        greatest(t.now, i.delayed_until), t.now, t.now, i.delayed_until,
+        greatest(coalesce($17::timestamptz, t.now), i.delayed_until), t.now, t.now, i.delayed_until,
         CASE WHEN i.error IS NOT NULL THEN t.now END,
-        $4::uuid, i.payload, i.payload_type, i.error::jsonb, i.options::jsonb, i.idempotency_key, $5::text
+        $4::uuid, $15::uuid, $16::integer, i.payload, i.payload_type, i.error::jsonb, i.options::jsonb, i.idempotency_key, $5::text
     FROM unnest(
         $7::integer[], $8::integer[], $9::bytea[], $10::text[], $11::timestamptz[], $12::text[], $13::text[], $14::text[]
     ) AS i (index, lane_id, payload, payload_type, delayed_until, error, options, idempotency_key)

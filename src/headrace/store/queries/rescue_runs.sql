@@ -2,22 +2,23 @@
 -- worker's own writes are. Indexes: runs_pkey, batches_pkey.
 WITH done AS (
     UPDATE headrace.runs AS r
-    SET status = CASE WHEN f.final THEN 'CRASHED'::headrace.run_status ELSE 'QUEUED' END, ready_at = headrace.clock(),
+    SET status = CASE WHEN f.final THEN 'CRASHED'::headrace.run_status ELSE 'QUEUED' END, lane_id = coalesce(f.lane_id, r.lane_id),
+        ready_at = headrace.clock(),
         finished_at = CASE WHEN f.final THEN headrace.clock() END, rescues = r.rescues + f.counted,
         updated_at = headrace.clock(), worker_id = NULL, error = f.error::jsonb
     FROM (
         SELECT $1::integer AS environment_id, u.*
-        FROM unnest($3::uuid[], $4::integer[], $5::boolean[], $6::integer[], $7::text[])
-            AS u (id, attempt, final, counted, error)
+        FROM unnest($3::uuid[], $4::integer[], $5::boolean[], $6::integer[], $7::text[], $8::integer[])
+            AS u (id, attempt, final, counted, error, lane_id)
         OFFSET 0
     ) AS f
     WHERE r.environment_id = f.environment_id AND r.id = f.id AND r.attempt = f.attempt
         AND r.worker_id + 0 = $2::bigint AND r.status::text = 'EXECUTING'
-    RETURNING r.id, r.lane_id, r.batch_id, r.attempt, r.watched, r.idempotency_key, r.started_at, r.status, f.error
+    RETURNING r.id, r.lane_id, r.batch_id, r.attempt - r.resumes AS number, r.watched, r.idempotency_key, r.started_at, r.status, f.error
 ),
 history AS (
     INSERT INTO headrace.attempts (environment_id, run_id, number, status, worker_id, started_at, finished_at, error)
-    SELECT $1::integer, d.id, d.attempt, 'CRASHED', $2::bigint, d.started_at, headrace.clock(), d.error::jsonb FROM done AS d
+    SELECT $1::integer, d.id, d.number, 'CRASHED', $2::bigint, d.started_at, headrace.clock(), d.error::jsonb FROM done AS d
 ),
 tally AS (
     SELECT $1::integer AS environment_id, d.batch_id AS id, count(*)::integer AS settled
@@ -38,5 +39,9 @@ settled AS (
         END
     FROM locked AS t
     WHERE b.environment_id = t.environment_id AND b.id = t.id
+    RETURNING b.id, b.followed, b.watched AND b.completed_at IS NOT NULL AS ended
 )
-SELECT d.id, d.lane_id, d.status, d.watched, d.idempotency_key FROM done AS d
+SELECT d.id, d.lane_id, d.status, d.watched, d.idempotency_key,
+    ARRAY(SELECT s.id FROM settled AS s WHERE s.ended) AS ended_batches,
+    ARRAY(SELECT s.id FROM settled AS s WHERE s.followed) AS followed_batches
+FROM done AS d

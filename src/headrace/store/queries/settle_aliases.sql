@@ -24,3 +24,4 @@ SET settled = b.settled + t.settled, succeeded = b.succeeded + t.succeeded, upda
     END
 FROM locked AS t
 WHERE b.environment_id = t.environment_id AND b.id = t.id
+RETURNING b.id, b.followed, b.watched AND b.completed_at IS NOT NULL AS ended

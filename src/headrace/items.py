@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, TypedDict, Unpack
+from typing import Any, Final, Literal, TypedDict, Unpack
 
 import msgspec
 
@@ -49,6 +49,23 @@ class Options(SharedOptions, total=False):
     idempotency_key_ttl: Duration
 
 
+class ChildOptions(Options, total=False):
+    """What may be said of a child beside its payload."""
+
+    inherit_tags: bool
+    on_cancel: Literal["cancel", "leave"]
+    key: str
+
+
+class BatchOptions(SharedOptions, total=False):
+    """What may be said of a batch of children, and of each of them."""
+
+    start: Literal["add", "seal"]
+    inherit_tags: bool
+    on_cancel: Literal["cancel", "leave"]
+    key: str
+
+
 @dataclass(frozen=True, slots=True, init=False)
 class Item:
     """An item of a batch with options of its own, or for another task: ``Item(url, tags=["big"])``."""
@@ -61,6 +78,22 @@ class Item:
         object.__setattr__(self, "payload", payload)
         object.__setattr__(self, "task", task)
         object.__setattr__(self, "options", dict(options))
+
+
+def check_items(items: Any, options: Mapping[str, Any], *, may_be_async: bool = False) -> None:
+    """Raises TypeError for what is no iterable of payloads, ConfigurationError for options that a batch can't share."""
+    if isinstance(items, AsyncIterable) and not isinstance(items, Iterable):
+        if not may_be_async:
+            raise TypeError("items is an async iterable: use AsyncClient, which reads them.")
+    elif not isinstance(items, Iterable):
+        raise TypeError(f"items is a {type(items).__name__}: give an iterable of payloads, such as [payload].")
+    if isinstance(items, str | bytes | bytearray | Mapping):
+        raise TypeError(f"items is one {type(items).__name__}: give an iterable of payloads, such as [payload].")  # pyright: ignore[reportUnknownArgumentType]
+    if clash := options.keys() & {"idempotency_key", "idempotency_key_ttl"}:
+        raise ConfigurationError(
+            f"{' and '.join(sorted(clash))} of a batch would make all its items one run. A key for the batch is batch_key=; "
+            "keys of items are given by Item(payload, idempotency_key=...)."
+        )
 
 
 def task_id(task: AnyTask) -> str:

@@ -1,0 +1,252 @@
+"""What a run's code asks of the worker that executes it, and what it is told. Plain values: they go through a pipe as well.
+
+An operation with a ``name`` is a durable point: it is written to the run's journal, and a replay is told the same again.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, ClassVar, Literal
+
+from msgspec import Struct
+
+from headrace.protocol.options import RunOptions
+
+
+class Value(Struct, frozen=True):
+    """Bytes and their media type; no bytes are no value."""
+
+    data: bytes | None = None
+    type: str = "application/json"
+
+
+class ItemData(Struct, frozen=True):
+    """An item of a batch."""
+
+    index: int
+    task: str
+    payload: bytes | None
+    options: RunOptions | None = None
+
+
+class TriggerRun(Struct, frozen=True, tag=True):
+    """A child; ``awaited`` until it has ended. Told: RunOutcome, or Triggered where it is not awaited."""
+
+    kind: ClassVar[str] = "run"
+    name: str
+    task: str
+    payload: bytes | None
+    options: RunOptions
+    awaited: bool = True
+    inherit_tags: bool = False
+    cascade: bool = True
+
+
+class OpenBatch(Struct, frozen=True, tag=True):
+    """A batch of children: with ``items`` all of it, at once. Told: BatchOpened."""
+
+    kind: ClassVar[str] = "batch"
+    name: str
+    task: str
+    start: Literal["add", "seal"] = "add"
+    items: list[ItemData] | None = None
+    inherit_tags: bool = False
+    cascade: bool = True
+
+
+class StoreItems(Struct, frozen=True, tag=True):
+    """More items of an open batch. Told: nothing."""
+
+    batch_id: str
+    items: list[ItemData]
+    inherit_tags: bool = False
+
+
+class SealBatch(Struct, frozen=True, tag=True):
+    """All items of a batch are there. Told: nothing."""
+
+    batch_id: str
+    run_count: int
+
+
+class AwaitBatch(Struct, frozen=True, tag=True):
+    """The end of a batch that was opened under this name. Told: BatchOutcome."""
+
+    name: str
+
+
+class ReadOutcomes(Struct, frozen=True, tag=True):
+    """Ended items of a batch: from index ``start`` on, at most ``limit``; or those of ``indexes``. Told: list[RunOutcome]."""
+
+    batch_id: str
+    start: int = 0
+    limit: int = 1000
+    indexes: list[int] | None = None
+
+
+class FollowBatch(Struct, frozen=True, tag=True):
+    """More ended items of a batch than ``settled``, or its end. Told: BatchOutcome, as it is then."""
+
+    kind: ClassVar[str] = "progress"
+    name: str
+    batch_id: str
+    settled: int
+
+
+class Remember(Struct, frozen=True, tag=True):
+    """A value that is to be the same in every replay: ``data`` the first time. Told: the Value that was kept."""
+
+    kind: ClassVar[str] = "step"
+    name: str
+    data: bytes
+
+
+class Recall(Struct, frozen=True, tag=True):
+    """Whether a value was kept under this name. Told: Value or None. Not a point yet: nothing is written."""
+
+    name: str
+
+
+class WaitTime(Struct, frozen=True, tag=True):
+    """Seconds, or a date, that are to be over. Told: nothing."""
+
+    kind: ClassVar[str] = "time"
+    name: str
+    seconds: float | None = None
+    until: datetime | None = None
+
+
+class MakeToken(Struct, frozen=True, tag=True):
+    """A new token. Told: the Value of a Token."""
+
+    kind: ClassVar[str] = "effect"
+    name: str
+    timeout: str | None = None
+    tags: list[str] = []
+    idempotency_key: str | None = None
+    idempotency_key_ttl: str | None = None
+
+
+class AwaitToken(Struct, frozen=True, tag=True):
+    """The end of a token. Told: TokenOutcome."""
+
+    kind: ClassVar[str] = "token"
+    name: str
+    token_id: str
+
+
+class BeginStep(Struct, frozen=True, tag=True):
+    """Code that is to run once. Told: StepState."""
+
+    kind: ClassVar[str] = "step"
+    name: str
+
+
+class EndStep(Struct, frozen=True, tag=True):
+    """How it went. Told: StepState: its own words, or, ``retry_in`` seconds later, that it is to be tried again."""
+
+    name: str
+    value: Value = Value()
+    error: dict[str, Any] | None = None
+    retry_in: float | None = None
+    failures: int = 0
+
+
+class ChangeMetadata(Struct, frozen=True, tag=True):
+    """A change of the run's metadata. Told: nothing. Of ``name`` "" it is no point: doing it again changes nothing."""
+
+    kind: ClassVar[str] = "effect"
+    name: str
+    change: Literal["set", "delete", "increment", "append"]
+    key: str
+    value: Any = None
+
+
+class ReadMetadata(Struct, frozen=True, tag=True):
+    """The run's metadata. Told: a dict."""
+
+
+Op = (
+    TriggerRun
+    | OpenBatch
+    | StoreItems
+    | SealBatch
+    | AwaitBatch
+    | ReadOutcomes
+    | FollowBatch
+    | Remember
+    | Recall
+    | WaitTime
+    | MakeToken
+    | AwaitToken
+    | BeginStep
+    | EndStep
+    | ChangeMetadata
+    | ReadMetadata
+)
+
+
+class Triggered(Struct, frozen=True, tag=True):
+    """A run that was triggered, or found by its idempotency key."""
+
+    run_id: str
+    is_cached: bool
+
+
+class RunOutcome(Struct, frozen=True, tag=True):
+    """How a run ended; of a batch's item, its index and task."""
+
+    run_id: str
+    status: str
+    value: Value = Value()
+    error: dict[str, Any] | None = None
+    index: int = 0
+    task: str | None = None
+
+
+class BatchOpened(Struct, frozen=True, tag=True):
+    """A batch that is there, and whether it takes items still."""
+
+    batch_id: str
+    is_open: bool
+    run_count: int | None = None
+
+
+class BatchOutcome(Struct, frozen=True, tag=True):
+    """How a batch ended."""
+
+    batch_id: str
+    status: str
+    run_count: int | None
+    error: dict[str, Any] | None = None
+
+
+class TokenOutcome(Struct, frozen=True, tag=True):
+    """How a token ended."""
+
+    token_id: str
+    status: str
+    value: Value = Value()
+
+
+class StepState(Struct, frozen=True, tag=True):
+    """A step: over with a value or an error, or to be run now, after so many failures."""
+
+    is_over: bool
+    value: Value = Value()
+    error: dict[str, Any] | None = None
+    failures: int = 0
+
+
+Told = (
+    Triggered
+    | RunOutcome
+    | BatchOpened
+    | BatchOutcome
+    | TokenOutcome
+    | StepState
+    | Value
+    | list[RunOutcome]
+    | dict[str, Any]
+    | None
+)

@@ -1,0 +1,76 @@
+"""The way from a run's code to the worker that executes it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Generator
+from contextvars import ContextVar
+from typing import Any, Final, Protocol
+
+from headrace.durable.ops import Op
+from headrace.errors import NotInRunError
+
+LONGEST_NAME: Final = 200
+
+
+class PutDown(BaseException):
+    """Raised in the thread of a ``def`` task whose run is put down: it waits for longer than a worker keeps it.
+
+    The function is left through its ``finally`` blocks, and called again, from the journal, when the wait is over.
+    """
+
+
+class Port(Protocol):
+    """What a worker gives each run that it executes."""
+
+    names: Names
+
+    def perform(self, op: Op) -> Awaitable[Any]:
+        """Does ``op``, on the event loop of an ``async def`` task."""
+        ...
+
+    def perform_blocking(self, op: Op) -> Any:
+        """Does ``op``, in the thread of a ``def`` task."""
+        ...
+
+
+class Names:
+    """Names of durable points: what they do and their key, with a counter only where both are repeated.
+
+    So an edit elsewhere in the function does not shift them.
+    """
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def take(self, kind: str, label: str) -> str:
+        """The name of the point that the code has come to now."""
+        name = f"{kind}:{label}"[:LONGEST_NAME]
+        with self._lock:
+            self._counts[name] += 1
+            count = self._counts[name]
+        return name if count == 1 else f"{name}#{count}"
+
+
+_current_port: ContextVar[Port | None] = ContextVar("headrace_current_port", default=None)
+
+
+def current_port(doing: str, instead: str) -> Port:
+    """The port of the current run. Raises NotInRunError, which says what was asked for and what to do instead."""
+    port = _current_port.get()
+    if port is None:
+        raise NotInRunError(f"{doing} works inside of a run only, and this code is not executed by a worker. {instead}")
+    return port
+
+
+@contextlib.contextmanager
+def entered_port(port: Port) -> Generator[None]:
+    """Makes ``port`` that of the current run inside the block, for this thread or asyncio task. Workers use it."""
+    token = _current_port.set(port)
+    try:
+        yield
+    finally:
+        _current_port.reset(token)

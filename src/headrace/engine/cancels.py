@@ -1,0 +1,106 @@
+"""Cancel: a run ends at once, whoever holds it, and what it waits for is canceled after it, down the tree.
+
+The ends are one transaction each. That a canceled run's children are to follow stands in its journal before, so a crash
+anywhere on the way down is taken up by the sweep.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from headrace.engine.completions import settle_ends
+from headrace.engine.engine import Engine
+from headrace.engine.outcomes import RunCanceled, RunEnded, RunMissing
+from headrace.protocol.statuses import RunStatus
+from headrace.store.statements import Plan, Record, query
+
+CANCELED: Final = {"type": "INTERNAL_ERROR", "code": "TASK_RUN_CANCELLED", "message": "The run was canceled."}
+PARENT_CANCELED: Final = {
+    "type": "INTERNAL_ERROR",
+    "code": "TASK_RUN_CANCELLED",
+    "message": "The run that waits for this one was canceled.",
+}
+
+_CHUNK: Final = 1000
+
+
+async def cancel_run(
+    engine: Engine, environment_id: int, run_id: UUID, *, reason: str | None = None
+) -> RunCanceled | RunEnded | RunMissing:
+    """Cancels a run, and after it what it waits for. A run that has ended is left as it is."""
+    error = {**CANCELED, "message": reason} if reason else CANCELED
+    rows = await engine.store.run_plan(cancel_runs(environment_id, [run_id], error))
+    if not rows:
+        found = await engine.store.fetch("find_run", environment_id, run_id)
+        return RunEnded(run_id, RunStatus(found[0]["status"])) if found else RunMissing()
+    await cancel_trees(engine)
+    _tell(engine, environment_id)
+    return RunCanceled(run_id)
+
+
+async def cancel_trees(engine: Engine) -> int:
+    """Carries cancels on to what canceled runs waited for, until nothing is left of it; how many runs it canceled."""
+    canceled = 0
+    while (step := await engine.store.run_plan(cancel_tree_step())) is not None:
+        environments, count = step
+        canceled += count
+        for environment_id in environments:
+            _tell(engine, environment_id)
+    return canceled
+
+
+def cancel_runs(environment_id: int, runs: Sequence[UUID], error: dict[str, str]) -> Plan[list[Record]]:
+    """Plan: ends those of ``runs`` that have not ended, as CANCELED, and all that follows from it. Returns their rows."""
+    ids = sorted(runs)
+    yield from query("lock_runs", environment_id, ids)
+    rows = yield from query("cancel_runs", environment_id, ids, msgspec.json.encode(error).decode("utf-8"))
+    if rows:
+        yield from settle_ends(environment_id, rows)
+        yield from query("mark_canceling", environment_id, [row["id"] for row in rows])
+    return rows
+
+
+def cancel_tree_step() -> Plan[tuple[set[int], int] | None]:
+    """Plan: a bounded part of what canceled runs waited for is canceled. None where there is nothing left."""
+    points: list[Any] = yield from query("find_canceling", _CHUNK)
+    if not points:
+        return None
+    by_environment: defaultdict[int, list[Any]] = defaultdict(list)
+    for point in points:
+        by_environment[point["environment_id"]].append(point)
+    canceled = 0
+    for environment_id, found in by_environment.items():
+        done: list[Any] = []
+        for point in found:
+            if point["kind"] == "run":
+                rows = yield from cancel_runs(environment_id, [point["target"]], PARENT_CANCELED)
+                canceled += len(rows)
+                done.append(point)
+            else:
+                count, is_over = yield from _cancel_batch(environment_id, point["target"])
+                canceled += count
+                if is_over:
+                    done.append(point)
+        if done:
+            names = [point["point"] for point in done]
+            yield from query("unmark_canceling", environment_id, [point["run_id"] for point in done], names)
+    return set(by_environment), canceled
+
+
+def _cancel_batch(environment_id: int, batch_id: UUID) -> Plan[tuple[int, bool]]:
+    """Plan: cancels a chunk of a batch's runs, of one that is unsealed the batch as well. How many, and whether all are."""
+    yield from query("abort_batch", environment_id, batch_id)
+    rows = yield from query("find_batch_open_runs", environment_id, batch_id, _CHUNK)
+    canceled = yield from cancel_runs(environment_id, [row["id"] for row in rows], PARENT_CANCELED)
+    return len(canceled), len(rows) < _CHUNK
+
+
+def _tell(engine: Engine, environment_id: int) -> None:
+    engine.notices.runs_canceled(environment_id)
+    engine.notices.runs_done(environment_id)
+    engine.notices.runs_ready(environment_id)

@@ -1,0 +1,423 @@
+"""The journal: what a run does at its durable points, written in one transaction with what it does there.
+
+A point and the run, batch or token that it makes commit together, and their ids are minted before: a write whose answer
+got lost is written again, and does nothing twice. Every write is fenced by worker and attempt, so a worker that lost the
+run makes no child any more.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from headrace.engine.batches import fill_batch, open_batch
+from headrace.engine.engine import Engine
+from headrace.engine.idempotency import KeyClaim, claim_keys, find_ttl, task_scope
+from headrace.engine.items import delayed_until, lane_name, stored_options
+from headrace.engine.lanes import LaneFinder
+from headrace.engine.outcomes import JSON_TYPE, Lineage, Packet, Point, StoredItem, WorkerLease
+from headrace.engine.rows import read_point
+from headrace.engine.token_outcomes import TokenCreated, TokenExists, TokenRefused
+from headrace.engine.tokens import lock_token, make_token
+from headrace.ids import format_run_id, minted_at
+from headrace.protocol.batches import CreateBatch
+from headrace.protocol.options import RunOptions
+from headrace.protocol.tokens import TokenStatus
+from headrace.settings import Settings
+from headrace.store.statements import Plan, query
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class RunLostError(Exception):
+    """The run is no longer this worker's: it was canceled, or rescued from a worker that seemed dead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """Who writes: the worker's lease and the run in that attempt; and where the run's children stand."""
+
+    lease: WorkerLease
+    run_id: UUID
+    attempt: int
+    lineage: Lineage
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChildRun:
+    """A child, made under ``run_id`` unless its idempotency key stands for a run: then that one is waited for."""
+
+    run_id: UUID
+    task: str
+    packet: Packet
+    options: RunOptions
+    awaited: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ChildBatch:
+    """A batch of children. With ``items`` it is made, filled and sealed at once; without them it is only opened."""
+
+    batch_id: UUID
+    request: CreateBatch
+    items: Sequence[StoredItem] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """Some more items of a batch that are to end, beyond the ``settled`` that were counted."""
+
+    batch_id: UUID
+    settled: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """A time: in so many seconds, or a date."""
+
+    seconds: float | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenWait:
+    """A token that somebody is to complete."""
+
+    token_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """A token that is made; ``describe`` gives what is kept of it, by its id and whether a key stood for it before."""
+
+    token_id: UUID
+    describe: Callable[[UUID, bool], Packet]
+    timeout: str | None
+    tags: Sequence[str]
+    idempotency_key: str | None
+    idempotency_key_ttl: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How code ended that runs once: a value, or an error; or neither, and it is tried again ``retry_in`` seconds."""
+
+    value: Packet = field(default_factory=lambda: Packet(None))
+    error: dict[str, object] | None = None
+    retry_in: float | None = None
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataChange:
+    """The run's metadata, as it is from now on."""
+
+    metadata: dict[str, Any]
+
+
+Deed = ChildRun | ChildBatch | Following | Timer | TokenWait | NewToken | Result | MetadataChange
+
+
+@dataclass(frozen=True, slots=True)
+class PointWrite:
+    """A point that the code has come to: its name, its moment, and what is done there."""
+
+    name: str
+    made: int
+    deed: Deed
+    seen: int | None = None
+    cascade: bool = True
+
+
+async def read_journals(engine: Engine, environment_id: int, runs: Sequence[UUID]) -> dict[UUID, list[Point]]:
+    """The journals of runs, with the outcomes that there are."""
+    journals: defaultdict[UUID, list[Point]] = defaultdict(list)
+    for row in await engine.store.fetch("read_journals", environment_id, list(runs)):
+        journals[row["run_id"]].append(read_point(row))
+    return journals
+
+
+async def read_points(engine: Engine, environment_id: int, points: Sequence[tuple[UUID, str]]) -> list[Point]:
+    """Those of ``points``, (run, name), that are done, with their outcomes."""
+    rows = await engine.store.fetch("read_points", environment_id, *_columns(points))
+    return [read_point(row) for row in rows]
+
+
+async def end_due_points(
+    engine: Engine, environment_id: int, points: Sequence[tuple[UUID, str]]
+) -> dict[tuple[UUID, str], float]:
+    """Ends those of ``points`` whose time has come by the database's clock; the seconds that each of the others has left."""
+    rows = await engine.store.fetch("end_due_points", environment_id, *_columns(points))
+    return {(row["run_id"], row["point"]): row["due_in"] for row in rows}
+
+
+async def write_points(
+    engine: Engine, fence: Fence, writes: Sequence[PointWrite], seen: Sequence[tuple[str, int | None]] = ()
+) -> list[Point]:
+    """Writes points of one run and does what they say, all or nothing. Returns them as they now stand.
+
+    ``seen`` are outcomes that the code was told since the last write. Raises RunLostError, and ValueError where options
+    can't be read.
+    """
+    lanes = LaneFinder(fence.lease.environment_id, engine.lanes)
+    points = await engine.store.run_plan(_write(fence, writes, seen, lanes, engine.settings))
+    lanes.keep_lanes()
+    if any(isinstance(write.deed, ChildRun | ChildBatch) for write in writes):
+        engine.notices.runs_ready(fence.lease.environment_id)
+    return points
+
+
+def _write(
+    fence: Fence,
+    writes: Sequence[PointWrite],
+    seen: Sequence[tuple[str, int | None]],
+    lanes: LaneFinder,
+    settings: Settings,
+) -> Plan[list[Point]]:
+    # Children are locked before the run that waits for them, as completions lock them: else two could wait for each other.
+    rows = yield from _make_rows(fence, writes, lanes, settings)
+    metadata: dict[str, Any] | None = None
+    for write in writes:
+        if isinstance(write.deed, MetadataChange):
+            metadata = write.deed.metadata
+    identity = (fence.lease.environment_id, fence.run_id, fence.attempt, fence.lease.worker_id)
+    if metadata is None:
+        held = yield from query("hold_run", *identity)
+    else:
+        held = yield from query("set_metadata", *identity, _encode(metadata).decode("utf-8"))
+    if not held:
+        raise RunLostError
+    return (yield from _insert_points(fence, rows, seen))
+
+
+@dataclass(slots=True)
+class _Row:
+    """A row of the journal on its way."""
+
+    name: str
+    made: int
+    kind: str
+    pending: bool = False
+    seen: int | None = None
+    target: UUID | None = None
+    due_in: float | None = None
+    until: datetime | None = None
+    failures: int = 0
+    succeeded: bool | None = None
+    value: Packet = field(default_factory=lambda: Packet(None))
+    error: str | None = None
+    cascade: bool = True
+
+
+def _make_rows(fence: Fence, writes: Sequence[PointWrite], lanes: LaneFinder, settings: Settings) -> Plan[list[_Row]]:
+    """Plan: does what the points say, and gives the rows that say it."""
+    children = [write for write in writes if isinstance(write.deed, ChildRun)]
+    rows = (yield from _make_children(fence, children, lanes, settings)) if children else {}
+    for write in writes:
+        if not isinstance(write.deed, ChildRun) and write.name:
+            row = _Row(write.name, write.made, "effect", seen=write.seen, cascade=write.cascade)
+            yield from _do(fence, write.deed, row, lanes, settings)
+            rows[write.name] = row
+    return list(rows.values())
+
+
+def _do(fence: Fence, deed: Deed, row: _Row, lanes: LaneFinder, settings: Settings) -> Plan[None]:
+    environment_id = fence.lease.environment_id
+    match deed:
+        case ChildBatch():
+            row.kind, row.pending, row.target = "batch", True, deed.batch_id
+            yield from _make_batch(fence, deed, row, lanes, settings)
+        case Following(batch_id, settled):
+            row.kind, row.target = "progress", batch_id
+            [state] = yield from query("watch_batch", environment_id, batch_id, True)
+            row.pending = not state["ended"] and state["settled"] <= settled
+        case Timer(seconds, until):
+            row.kind, row.pending, row.due_in, row.until = "time", True, seconds, until
+        case TokenWait(token_id):
+            row.kind, row.target = "token", token_id
+            token = yield from lock_token(environment_id, token_id)
+            row.pending = token is not None and token.status is TokenStatus.WAITING
+        case NewToken():
+            yield from _make_token(fence, deed, row, settings)
+        case Result(value, error, retry_in, failures):
+            row.kind, row.failures, row.value = "step", failures, value
+            row.pending, row.due_in = retry_in is not None, retry_in
+            row.succeeded = None if retry_in is not None else error is None
+            row.error = _encode(error).decode("utf-8") if error else None
+        case MetadataChange():
+            row.succeeded = True
+        case ChildRun():
+            raise AssertionError("children are made together")
+
+
+def _make_children(
+    fence: Fence, writes: Sequence[PointWrite], lanes: LaneFinder, settings: Settings
+) -> Plan[dict[str, _Row]]:
+    """Plan: the runs of a moment, in one statement; those whose key stands for a run are not made but waited for."""
+    environment_id = fence.lease.environment_id
+    rows: dict[str, _Row] = {}
+    fresh: list[ChildRun] = []
+    others: list[tuple[_Row, UUID]] = []
+    for write in writes:
+        assert isinstance(write.deed, ChildRun)
+        child = write.deed
+        target = yield from _claim_key(environment_id, child, settings)
+        row = _Row(write.name, write.made, "run", target=target, cascade=write.cascade, pending=child.awaited)
+        rows[write.name] = row
+        if target == child.run_id:
+            fresh.append(child)
+        elif child.awaited:
+            others.append((row, target))
+        if not child.awaited:
+            row.kind, row.seen, row.succeeded = "effect", write.seen, True
+            row.value = Packet(_encode({"id": format_run_id(target), "isCached": target != child.run_id}))
+            row.target = None
+    if fresh:
+        yield from _insert_children(fence, fresh, lanes)
+    if others:  # their rows are locked: an end that comes later sees that they are watched
+        states = yield from query("watch_runs", environment_id, sorted({target for _, target in others}))
+        ended = {state["id"]: state["ended"] for state in states}
+        for row, target in others:
+            row.pending = not ended.get(target, True)
+    return rows
+
+
+def _claim_key(environment_id: int, child: ChildRun, settings: Settings) -> Plan[UUID]:
+    if not child.options.idempotency_key:
+        return child.run_id
+    ttl = find_ttl(child.options, settings.idempotency_key_ttl)
+    claim = KeyClaim(task_scope(child.task), child.options.idempotency_key, child.run_id, ttl)
+    [holder] = yield from claim_keys(environment_id, [claim])
+    return holder.target_id
+
+
+def _insert_children(fence: Fence, children: Sequence[ChildRun], lanes: LaneFinder) -> Plan[None]:
+    found = yield from lanes.find_lanes({lane_name(child.task, child.options) for child in children})
+    yield from query(
+        "insert_children",
+        fence.lease.environment_id,
+        fence.lineage.parent_run_id,
+        fence.lineage.root_run_id,
+        fence.lineage.depth,
+        minted_at(fence.lineage.root_run_id),
+        fence.traceparent,
+        [child.run_id for child in children],
+        [found[lane_name(child.task, child.options)] for child in children],
+        [child.awaited for child in children],
+        [delayed_until(child.options) for child in children],
+        [child.packet.data for child in children],
+        [None if child.packet.type == JSON_TYPE else child.packet.type for child in children],
+        [stored_options(child.options) for child in children],
+        [child.options.idempotency_key for child in children],
+    )
+
+
+def _make_batch(fence: Fence, deed: ChildBatch, row: _Row, lanes: LaneFinder, settings: Settings) -> Plan[None]:
+    environment_id = fence.lease.environment_id
+    held_for = deed.batch_id if deed.request.start == "seal" and deed.items is None else None
+    if deed.items is None:
+        yield from open_batch(
+            environment_id,
+            deed.request,
+            settings,
+            traceparent=fence.traceparent,
+            lineage=fence.lineage,
+            batch_id=deed.batch_id,
+        )
+        return
+    assert held_for is None
+    yield from fill_batch(
+        environment_id,
+        deed.request,
+        deed.items,
+        lanes,
+        settings,
+        traceparent=fence.traceparent,
+        lineage=fence.lineage,
+        batch_id=deed.batch_id,
+    )
+    rows = yield from query("find_batch", environment_id, deed.batch_id)
+    row.pending = rows[0]["completed_at"] is None
+
+
+def _make_token(fence: Fence, deed: NewToken, row: _Row, settings: Settings) -> Plan[None]:
+    answer = yield from make_token(
+        fence.lease.environment_id,
+        settings,
+        token_id=deed.token_id,
+        timeout=deed.timeout,
+        tags=deed.tags,
+        idempotency_key=deed.idempotency_key,
+        idempotency_key_ttl=deed.idempotency_key_ttl,
+        run_id=fence.run_id,
+    )
+    match answer:
+        case TokenCreated(token):
+            row.value = deed.describe(token.id, False)
+        case TokenExists(token, cached):
+            row.value = deed.describe(token.id, cached)
+        case TokenRefused(_, message):
+            raise ValueError(message)
+    row.succeeded = True
+
+
+def _insert_points(fence: Fence, rows: Sequence[_Row], seen: Sequence[tuple[str, int | None]]) -> Plan[list[Point]]:
+    environment_id, run_id = fence.lease.environment_id, fence.run_id
+    if seen:
+        points, moments = zip(*seen, strict=True)
+        yield from query("mark_seen", environment_id, run_id, list(points), list(moments))
+    if not rows:
+        return []
+
+    def column(read: Callable[[_Row], Any]) -> list[Any]:
+        return [read(row) for row in rows]
+
+    written = yield from query(
+        "write_points",
+        environment_id,
+        run_id,
+        column(lambda row: row.name),
+        column(lambda row: row.kind),
+        column(lambda row: row.pending),
+        column(lambda row: row.made),
+        column(lambda row: row.seen),
+        column(lambda row: row.target),
+        column(lambda row: row.due_in),
+        column(lambda row: row.until),
+        column(lambda row: row.failures),
+        column(lambda row: row.succeeded),
+        column(lambda row: row.value.data),
+        column(lambda row: None if row.value.type == JSON_TYPE else row.value.type),
+        column(lambda row: row.error),
+        column(lambda row: row.cascade),
+    )
+    due = {row["point"]: row["due_in"] for row in written}
+    return [
+        Point(run_id, row.name, row.kind, row.pending, row.made, row.seen, row.target, due.get(row.name), row.failures)
+        if row.pending
+        else Point(
+            run_id,
+            row.name,
+            row.kind,
+            pending=False,
+            made=row.made,
+            seen=row.seen,
+            target=row.target,
+            failures=row.failures,
+            succeeded=row.succeeded,
+            value=row.value,
+            error=msgspec.json.decode(row.error) if row.error else None,
+        )
+        for row in rows
+    ]
+
+
+def _columns(points: Sequence[tuple[UUID, str]]) -> tuple[list[UUID], list[str]]:
+    return [run_id for run_id, _ in points], [name for _, name in points]

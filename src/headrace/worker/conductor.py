@@ -1,0 +1,469 @@
+"""One run's durable points: written to its journal as its code comes to them, told to it again when it is replayed.
+
+A replay has to tell outcomes in the order in which the code was told them before, or a race in it could go another way:
+so each is told by itself, the code goes on until it stands still, and only then comes the next. Points that the journal
+does not have are done when all that it has were met; code that stands still before that came another way than the
+journal did, which is an error and not a guess.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextvars import Context
+from dataclasses import dataclass, replace
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+
+from headrace.durable import ops
+from headrace.durable.ops import Op
+from headrace.durable.port import Names
+from headrace.engine.engine import Engine
+from headrace.engine.journals import Fence, PointWrite, RunLostError, write_points
+from headrace.engine.outcomes import ClaimedRun, Lineage, Point, WorkerLease
+from headrace.errors import LimitError, NondeterminismError
+from headrace.store.store import DATABASE_ERRORS
+from headrace.worker.answers import describe_outcome, has_failed
+from headrace.worker.deeds import Deeds
+from headrace.worker.tracking import Tasks, all_wait
+from headrace.worker.watcher import Watcher
+
+SETTLE_TICKS: Final = 8
+"""Turns of the loop after which code that was told something stands still, or does something that is not durable."""
+
+_FLUSH_POINTS: Final = 500
+_FIRST_DELAY: Final = 0.05
+_LONGEST_DELAY: Final = 2.0
+_LOOK_AGAIN: Final = 0.02
+
+_log = structlog.get_logger("headrace.worker")
+
+
+@dataclass(slots=True)
+class Asked:
+    """A point that the code has come to and waits at."""
+
+    op: Any
+    future: asyncio.Future[Any]
+    state: str = "new"  # parked, writing, waiting, ready, abandoned
+    seen: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What all runs of a worker share."""
+
+    engine: Engine
+    watcher: Watcher
+    deeds: Deeds
+    on_waiting: Callable[[UUID], None]
+    on_lost: Callable[[UUID], None]
+
+
+class Conductor:
+    """The points of one run under way. ``tasks`` are its asyncio tasks, or None where its code is in a thread or process."""
+
+    def __init__(self, desk: Desk, lease: WorkerLease, run: ClaimedRun, tasks: Tasks | None) -> None:
+        self.run_id = run.id
+        self.names = Names()
+        self.closed = False
+        self._desk = desk
+        self._run = run
+        self._tasks = tasks
+        root = run.root_run_id or run.id
+        self._fence = Fence(lease, run.id, run.attempt, Lineage(run.id, root, run.depth + 1), run.traceparent)
+        self._entries: dict[str, Point] = {point.name: point for point in run.journal}
+        self._unmet: dict[str, Point] = {p.name: p for p in sorted(run.journal, key=lambda point: point.made)}
+        told = sorted((p for p in run.journal if p.seen is not None and p.seen >= 0), key=lambda point: point.seen or 0)
+        self._order: deque[str] = deque(point.name for point in told if not point.pending)
+        self._clock = max((max(p.made, abs(p.seen or 0)) for p in run.journal), default=0) + 1
+        self._asked: dict[str, Asked] = {}
+        self._parked: list[Asked] = []
+        self._ready: deque[tuple[Asked, Point]] = deque()
+        self._outbox: list[tuple[Asked, PointWrite]] = []
+        self._busy = 0
+        self._futures: set[asyncio.Future[Any]] = set()
+        self._seen: dict[str, int | None] = {}
+        self._metadata: dict[str, Any] = dict(run.metadata or _as_dict(run.options.get("metadata")))
+        self._changed = asyncio.Event()
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._flushing = False
+        self._hints = desk.watcher.count_hints()
+        self._spawn(self._tell())
+
+    @property
+    def used(self) -> bool:
+        """Whether the run has a journal."""
+        return bool(self._entries)
+
+    def perform(self, op: Op) -> asyncio.Future[Any]:
+        """Does ``op``; the future is what the code is told."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if self.closed:
+            future.cancel()
+            return future
+        self._futures.add(future)
+        asked = Asked(op, future)
+        future.add_done_callback(lambda _: self._drop(asked))
+        match op:
+            case ops.ReadMetadata():
+                future.set_result(dict(self._metadata))
+            case ops.Recall(name):
+                known = self._entries.get(name)
+                future.set_result(None if known is None else ops.Value(known.value.data, known.value.type))
+            case ops.ChangeMetadata(name="") if self._unmet:
+                future.set_result(None)  # a replay: what is shown now is of a later moment
+            case ops.StoreItems() | ops.SealBatch() | ops.ReadOutcomes():
+                self._spawn(self._do_at_once(asked))
+            case ops.AwaitBatch(name):
+                self._await_batch(asked, self._entries[name])
+            case ops.EndStep():
+                self._asked[op.name] = asked
+                self._write(asked)
+            case _:
+                self._come_to(asked)
+        return future
+
+    def resolve(self, point: Point) -> None:
+        """Takes the outcome of a point that was waited for."""
+        self._entries[point.name] = point
+        asked = self._asked.get(point.name)
+        if asked is not None and asked.state == "waiting":
+            self._make_ready(asked, point)
+
+    def can_be_put_down(self) -> bool:
+        """Whether the code does nothing but wait, for what is not there yet."""
+        return self.is_waiting and not self._ready and not self._parked and self._stands_still()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the code waits for something that is not there yet."""
+        return any(asked.state == "waiting" for asked in self._asked.values())
+
+    def close(self) -> None:
+        """Nothing is done or told any more."""
+        if self.closed:
+            return
+        self.closed = True
+        for job in self._jobs:
+            job.cancel()
+        for name, asked in self._asked.items():
+            if asked.state == "waiting":
+                self._desk.watcher.remove(self, name)
+        for future in list(self._futures):
+            future.cancel()
+
+    def list_seen(self, *, put_down: bool) -> tuple[tuple[str, int | None], ...]:
+        """The order in which outcomes were told, as far as it is not written.
+
+        Of a run that is put down: outcomes that nobody asked for are told to nobody, and do not wake it again.
+        """
+        if put_down:
+            for name, point in self._unmet.items():
+                if not point.pending and point.seen is None:
+                    _log.warning("the journal has a point that the code does not come to", point=name)
+                    self._seen[name] = -self._tick()
+        return tuple(self._seen.items())
+
+    def list_forgotten(self) -> tuple[str, ...]:
+        """The points whose failure ended the attempt: failed, and nothing was made or told after them."""
+        seen = {name: self._seen.get(name, point.seen) for name, point in self._entries.items()}
+        forgotten: list[str] = []
+        while True:
+            kept = [name for name in self._entries if name not in forgotten]
+            if not kept:
+                break
+            last = max(kept, key=lambda name: max(self._entries[name].made, seen[name] or 0))
+            if not has_failed(self._entries[last]) or (seen[last] or 0) < 0:
+                break
+            forgotten.append(last)
+        return tuple(forgotten)
+
+    def _come_to(self, asked: Asked) -> None:
+        name: str = asked.op.name
+        entry = self._entries.get(name) if name else None
+        if name:
+            self._asked[name] = asked
+        if entry is not None:
+            self._meet(asked, entry)
+        elif self._unmet:
+            asked.state = "parked"
+            self._parked.append(asked)
+            self._changed.set()
+        else:
+            self._begin(asked)
+
+    def _meet(self, asked: Asked, entry: Point) -> None:
+        """The code has come to a point that the journal has."""
+        op = asked.op
+        if entry.kind != op.kind and not (entry.kind == "effect" and isinstance(op, ops.TriggerRun)):
+            asked.future.set_exception(_describe_other(op.name, f"{entry.name} ({entry.kind})"))
+            return
+        self._unmet.pop(entry.name, None)
+        for name in [name for name in self._unmet if name.startswith(f"{entry.name}/")]:
+            del self._unmet[name]  # what led to it: it is not asked again
+            with contextlib.suppress(ValueError):
+                self._order.remove(name)
+        if isinstance(op, ops.OpenBatch):
+            del self._asked[op.name]
+            asked.future.set_result(describe_outcome(op, entry))
+        elif isinstance(op, ops.BeginStep) and not entry.pending and entry.succeeded is None:
+            asked.future.set_result(ops.StepState(is_over=False, failures=entry.failures))
+        else:
+            self._await_point(asked, entry)
+        self._unpark()
+
+    def _await_point(self, asked: Asked, entry: Point) -> None:
+        if entry.seen is not None and entry.seen < 0:
+            asked.state = "abandoned"
+        elif entry.pending:
+            self._wait(asked, entry.due_in)
+        else:
+            self._make_ready(asked, entry)
+
+    def _await_batch(self, asked: Asked, entry: Point) -> None:
+        self._asked[entry.name] = asked
+        self._await_point(asked, entry)
+
+    def _unpark(self) -> None:
+        if not self._unmet and self._parked:
+            parked, self._parked = self._parked, []
+            for asked in parked:
+                self._begin(asked)
+        self._changed.set()
+
+    def _begin(self, asked: Asked) -> None:
+        """The code has come to a new point."""
+        settings = self._desk.engine.settings
+        if len(self._entries) + len(self._outbox) >= settings.max_points:
+            text = f"the run came to more than {settings.max_points} durable points (HEADRACE_MAX_POINTS)"
+            asked.future.set_exception(LimitError(f"{text}: do part of the work in children, or in a batch"))
+        elif isinstance(asked.op, ops.TriggerRun | ops.OpenBatch) and self._run.depth >= settings.max_depth:
+            text = f"the run is {self._run.depth} runs below the top of its tree (HEADRACE_MAX_DEPTH is {settings.max_depth})"
+            asked.future.set_exception(LimitError(f"{text}: it can trigger no children; does a task trigger itself?"))
+        elif isinstance(asked.op, ops.BeginStep):
+            asked.future.set_result(ops.StepState(is_over=False))
+        else:
+            self._write(asked)
+
+    def _write(self, asked: Asked) -> None:
+        asked.state = "writing"
+        try:
+            deed = self._desk.deeds.describe(self._run, asked.op, self._metadata)
+        except ValueError as error:
+            asked.future.set_exception(error)
+            return
+        cascade: bool = getattr(asked.op, "cascade", True)
+        self._outbox.append((asked, PointWrite(asked.op.name, self._tick(), deed, cascade=cascade)))
+        if not self._flushing:
+            self._flushing = True
+            self._spawn(self._flush())
+
+    async def _flush(self) -> None:
+        """Writes what the code has come to, in order, a moment's points in one transaction."""
+        try:
+            await asyncio.sleep(0)  # others of this moment join
+            while self._outbox:
+                taken, self._outbox = self._outbox[:_FLUSH_POINTS], self._outbox[_FLUSH_POINTS:]
+                self._busy += 1
+                try:
+                    await self._write_all(taken)
+                finally:
+                    self._busy -= 1
+                    self._changed.set()
+        finally:
+            self._flushing = False
+
+    async def _write_all(self, taken: Sequence[tuple[Asked, PointWrite]]) -> None:
+        seen, self._seen = self._seen, {}
+        hints = self._desk.watcher.count_hints()
+        try:
+            writes = [replace(write, deed=await self._desk.deeds.prepare(write.deed)) for _, write in taken]
+            points = await self._write_patiently(writes, tuple(seen.items()))
+        except RunLostError:
+            self._desk.on_lost(self.run_id)
+            return
+        except Exception as error:  # noqa: BLE001 - of one of them: found by writing each by itself
+            self._seen = {**seen, **self._seen}
+            if len(taken) > 1:
+                for one in taken:
+                    await self._write_all([one])
+            elif not taken[0][0].future.done():
+                taken[0][0].future.set_exception(error)
+            return
+        self._hints = hints
+        by_name = {point.name: point for point in points}
+        for asked, write in taken:
+            self._note_written(asked, by_name.get(write.name))
+
+    async def _write_patiently(
+        self, writes: Sequence[PointWrite], seen: Sequence[tuple[str, int | None]]
+    ) -> list[Point]:
+        delay = _FIRST_DELAY
+        while True:
+            try:
+                return await write_points(self._desk.engine, self._fence, writes, seen)
+            except DATABASE_ERRORS as error:
+                if self._desk.deeds.is_final(error):
+                    raise
+                _log.warning("journal not written yet, trying again", error=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _LONGEST_DELAY)
+
+    def _note_written(self, asked: Asked, point: Point | None) -> None:
+        if point is None:  # a change of metadata that is no point
+            if not asked.future.done():
+                asked.future.set_result(None)
+            return
+        self._entries[point.name] = point
+        if isinstance(asked.op, ops.OpenBatch):
+            del self._asked[point.name]
+            if not asked.future.done():
+                asked.future.set_result(describe_outcome(asked.op, point))
+        elif point.pending:
+            self._wait(asked, point.due_in)
+        elif point.kind in ("run", "token", "progress"):  # its outcome is elsewhere
+            self._wait(asked, None)
+            self._desk.watcher.look_now()
+        else:
+            self._make_ready(asked, point)
+
+    async def _do_at_once(self, asked: Asked) -> None:
+        self._busy += 1
+        try:
+            result = await self._desk.deeds.do_at_once(self._run, self._fence, asked.op)
+        except RunLostError:
+            self._desk.on_lost(self.run_id)
+        except Exception as error:  # noqa: BLE001 - the code is to see it
+            if not asked.future.done():
+                asked.future.set_exception(error)
+        else:
+            if not asked.future.done():
+                asked.future.set_result(result)
+        finally:
+            self._busy -= 1
+            self._changed.set()
+
+    def _wait(self, asked: Asked, due_in: float | None) -> None:
+        if asked.future.done():
+            self._abandon(asked)
+            return
+        asked.state = "waiting"
+        self._desk.watcher.add(self, asked.op.name, due_in=due_in, since=self._hints)
+        self._desk.on_waiting(self.run_id)
+        self._changed.set()
+
+    def _make_ready(self, asked: Asked, point: Point) -> None:
+        asked.state = "ready"
+        self._ready.append((asked, point))
+        self._changed.set()
+
+    async def _tell(self) -> None:
+        """Tells the code outcomes, one after the other."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            while (told := self._next_told()) is not None:
+                asked, point = told
+                value = await self._desk.deeds.load(describe_outcome(asked.op, point))
+                if point.seen is None or point.seen < 0:
+                    self._seen[point.name] = self._tick()
+                    self._entries[point.name] = replace(point, seen=self._seen[point.name])
+                self._asked.pop(point.name, None)
+                if not asked.future.done():
+                    if isinstance(value, Exception):
+                        asked.future.set_exception(value)
+                    else:
+                        asked.future.set_result(value)
+                if self._tasks is not None:
+                    for _ in range(SETTLE_TICKS):
+                        await asyncio.sleep(0)
+            self._look_for_another_way()
+
+    def _next_told(self) -> tuple[Asked, Point] | None:
+        """What the code is told next: first what it was told before, in that order."""
+        while self._order:
+            name = self._order[0]
+            for told in self._ready:
+                if told[1].name == name:
+                    self._ready.remove(told)
+                    self._order.popleft()
+                    return told
+            if not self._stands_still():
+                asyncio.get_running_loop().call_later(_LOOK_AGAIN, self._changed.set)
+                return None
+            self._order.popleft()  # the code does not ask for it
+        return self._ready.popleft() if self._ready else None
+
+    def _look_for_another_way(self) -> None:
+        """The code was told all that there is. Does it stand before a new point while the journal has others?"""
+        abandoned = [asked for asked in self._asked.values() if asked.state == "abandoned"]
+        if self._order or self._ready or not (self._parked or abandoned):
+            return
+        if not self._stands_still():
+            asyncio.get_running_loop().call_later(_LOOK_AGAIN, self._changed.set)
+            return
+        if abandoned:  # this time the code does want to know
+            for asked in abandoned:
+                name = asked.op.name
+                self._seen[name] = None
+                self._entries[name] = replace(self._entries[name], seen=None)
+                self._await_point(asked, self._entries[name])
+            return
+        expected = next(iter(self._unmet.values()))
+        parked, self._parked = self._parked, []
+        for asked in parked:
+            if not asked.future.done():
+                asked.future.set_exception(_describe_other(asked.op.name, expected.name))
+
+    def _stands_still(self) -> bool:
+        if self._busy or self._outbox or self._flushing:
+            return False
+        waited_for = {future for future in self._futures if not future.done()}
+        return bool(waited_for) if self._tasks is None else all_wait(self._tasks, waited_for)
+
+    def _drop(self, asked: Asked) -> None:
+        """A future is done: told, or given up by the code."""
+        self._futures.discard(asked.future)
+        if asked.future.cancelled() and not self.closed:
+            if asked in self._parked:
+                self._parked.remove(asked)
+            elif asked.state == "waiting":
+                self._abandon(asked)
+
+    def _abandon(self, asked: Asked) -> None:
+        """The code stopped asking: the outcome does not wake it, now or in a replay."""
+        name: str = asked.op.name
+        self._desk.watcher.remove(self, name)
+        if self._asked.get(name) is asked:
+            del self._asked[name]
+        self._seen[name] = -self._tick()
+        if name in self._entries:
+            self._entries[name] = replace(self._entries[name], seen=self._seen[name])
+
+    def _tick(self) -> int:
+        self._clock += 1
+        return self._clock
+
+    def _spawn(self, job: Any) -> None:
+        # a context of its own: this is no task of the run's
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(job, context=Context())
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
+
+
+def _describe_other(met: str, expected: str) -> NondeterminismError:
+    return NondeterminismError(
+        f"the replay came to {met!r}, but the run's journal has {expected!r} there. Either the code was changed while the "
+        "run was under way, or it decides by something that differs from one replay to the next: do that in a step.",
+        met=met,
+        expected=expected,
+    )
+
+
+def _as_dict(value: object) -> dict[str, Any]:
+    return dict(value) if isinstance(value, dict) else {}  # pyright: ignore[reportUnknownArgumentType]

@@ -1,0 +1,242 @@
+"""From what a run's code asks for to what is written, and back: ids minted, options read, large values carried aside."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from headrace.durable import ops
+from headrace.engine import batches
+from headrace.engine.engine import Engine
+from headrace.engine.environments import Environment
+from headrace.engine.journals import (
+    ChildBatch,
+    ChildRun,
+    Deed,
+    Fence,
+    Following,
+    MetadataChange,
+    NewToken,
+    Result,
+    Timer,
+    TokenWait,
+)
+from headrace.engine.outcomes import (
+    JSON_TYPE,
+    BatchRefused,
+    ClaimedRun,
+    Incomplete,
+    ItemOutcome,
+    Packet,
+    StoredItem,
+    StreamRefused,
+)
+from headrace.engine.token_credentials import describe_token
+from headrace.errors import BatchTriggerError, ConfigurationError, PayloadError
+from headrace.ids import format_run_id, mint_batch_id, mint_run_id, mint_token_id, parse_batch_id, parse_token_id
+from headrace.payloads import STORED_TYPE
+from headrace.protocol.batches import CreateBatch
+from headrace.protocol.options import MAX_TAGS, RunOptions
+
+METADATA_MAX_SIZE: Final = 256 * 1024
+"""Most bytes of a run's metadata, as JSON."""
+
+_FINAL: Final = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
+"""What says that something can't be written, ever."""
+
+
+class Deeds:
+    """The deeds of all runs of one worker."""
+
+    def __init__(self, engine: Engine, environment: Environment) -> None:
+        self._engine = engine
+        self._environment = environment
+
+    @staticmethod
+    def is_final(error: BaseException) -> bool:
+        """Whether writing it again is of no use."""
+        return isinstance(error, _FINAL)
+
+    def describe(self, run: ClaimedRun, op: Any, metadata: dict[str, Any]) -> Deed:
+        """What is done at a point. ``metadata`` is the run's, and is changed here. Raises HeadraceError, ValueError."""
+        match op:
+            case ops.TriggerRun():
+                options = _with_tags(op.options, run, inherit=op.inherit_tags)
+                return ChildRun(mint_run_id(), op.task, Packet(op.payload), options, op.awaited)
+            case ops.OpenBatch():
+                items = None if op.items is None else _store_items(op.items, run, inherit=op.inherit_tags)
+                request = CreateBatch(
+                    run_count=None if items is None else len(items),
+                    task_identifiers=[op.task],
+                    parent_run_id=format_run_id(run.id),
+                    start=op.start,
+                )
+                return ChildBatch(mint_batch_id(), request, items)
+            case ops.FollowBatch():
+                return Following(_batch_id(op.batch_id), op.settled)
+            case ops.WaitTime():
+                return Timer(op.seconds, op.until)
+            case ops.MakeToken():
+                return NewToken(
+                    mint_token_id(),
+                    self._describe_token,
+                    op.timeout,
+                    op.tags,
+                    op.idempotency_key,
+                    op.idempotency_key_ttl,
+                )
+            case ops.AwaitToken():
+                token_id = parse_token_id(op.token_id)
+                if token_id is None:
+                    raise ConfigurationError(f"wait.for_token({op.token_id!r}): that is no token id.")
+                return TokenWait(token_id)
+            case ops.Remember():
+                return Result(Packet(op.data))
+            case ops.EndStep():
+                return Result(Packet(op.value.data, op.value.type), op.error, op.retry_in, op.failures)
+            case ops.ChangeMetadata():
+                return _change_metadata(op, metadata)
+            case _:
+                raise AssertionError(f"{op!r} is no point")
+
+    async def prepare(self, deed: Deed) -> Deed:
+        """The deed as it is written: what is large is in the payload store."""
+        match deed:
+            case ChildRun():
+                return replace(deed, packet=await self._offload(deed.packet))
+            case ChildBatch() if deed.items is not None:
+                for item in deed.items:
+                    item.packet = await self._offload(item.packet)
+                return deed
+            case Result():
+                return replace(deed, value=await self._offload(deed.value))
+            case _:
+                return deed
+
+    async def load(self, told: Any) -> Any:
+        """What is told to the code, with the value itself where it lies in the payload store."""
+        match told:
+            case ops.RunOutcome() | ops.TokenOutcome() | ops.StepState():
+                return msgspec.structs.replace(told, value=await self._load_value(told.value))
+            case ops.Value():
+                return await self._load_value(told)
+            case _:
+                return told
+
+    async def do_at_once(self, run: ClaimedRun, fence: Fence, op: Any) -> Any:
+        """Does what is no point: repeating it changes nothing."""
+        environment_id = fence.lease.environment_id
+        match op:
+            case ops.StoreItems():
+                await self._store_chunk(run, environment_id, op)
+            case ops.SealBatch():
+                batch_id = _batch_id(op.batch_id)
+                answer = await batches.end_stream(self._engine, environment_id, batch_id, run_count=op.run_count)
+                if isinstance(answer, Incomplete | StreamRefused | BatchRefused):
+                    raise _describe_unsealed(op.batch_id, answer)
+            case ops.ReadOutcomes():
+                outcomes = await batches.list_batch_outcomes(
+                    self._engine,
+                    environment_id,
+                    _batch_id(op.batch_id),
+                    start=op.start,
+                    limit=op.limit,
+                    indexes=op.indexes,
+                )
+                return [await self.load(_read_outcome(one)) for one in outcomes]
+            case _:
+                raise AssertionError(f"{op!r} is a point")
+        return None
+
+    async def _store_chunk(self, run: ClaimedRun, environment_id: int, op: ops.StoreItems) -> None:
+        batch = await batches.find_batch(self._engine, environment_id, _batch_id(op.batch_id))
+        assert batch is not None, "a batch is made with its point"
+        items = _store_items(op.items, run, inherit=op.inherit_tags)
+        for item in items:
+            item.packet = await self._offload(item.packet)
+        answer = await batches.store_chunk(self._engine, environment_id, batch, items)
+        if isinstance(answer, StreamRefused | BatchRefused):
+            raise _describe_unsealed(op.batch_id, answer)
+
+    async def _offload(self, packet: Packet) -> Packet:
+        if (
+            packet.data is None
+            or len(packet.data) < self._engine.settings.offload_threshold
+            or packet.type != JSON_TYPE
+        ):
+            return packet
+        path = await self._engine.payloads.put(self._environment.slug, packet.data)
+        return Packet(path.encode(), STORED_TYPE)
+
+    async def _load_value(self, value: ops.Value) -> ops.Value:
+        if value.type != STORED_TYPE or value.data is None:
+            return value
+        return ops.Value(await self._engine.payloads.get(self._environment.slug, value.data.decode()))
+
+    def _describe_token(self, token_id: UUID, is_cached: bool) -> Packet:
+        token = describe_token(self._environment, token_id, self._engine.settings.api_url, is_cached=is_cached)
+        return Packet(msgspec.json.encode(token))
+
+
+def _with_tags(options: RunOptions | None, run: ClaimedRun, *, inherit: bool) -> RunOptions:
+    chosen = options or RunOptions()
+    if not inherit or not run.tags:
+        return chosen
+    tags = list(dict.fromkeys([*(chosen.tags or ()), *run.tags]))
+    if len(tags) > MAX_TAGS:
+        raise ConfigurationError(f"with the tags that it inherits a child has {len(tags)}, but {MAX_TAGS} are allowed")
+    return msgspec.structs.replace(chosen, tags=tags)
+
+
+def _store_items(items: list[ops.ItemData], run: ClaimedRun, *, inherit: bool) -> list[StoredItem]:
+    return [
+        StoredItem(item.index, item.task, Packet(item.payload), _with_tags(item.options, run, inherit=inherit))
+        for item in items
+    ]
+
+
+def _change_metadata(op: ops.ChangeMetadata, metadata: dict[str, Any]) -> MetadataChange:
+    changed = dict(metadata)
+    match op.change:
+        case "set":
+            changed[op.key] = op.value
+        case "delete":
+            changed.pop(op.key, None)
+        case "increment":
+            before = changed.get(op.key, 0)
+            if not isinstance(before, int | float) or isinstance(before, bool):
+                raise PayloadError(f"metadata.increment({op.key!r}): there is {before!r}, which is no number")
+            changed[op.key] = before + op.value
+        case "append":
+            values: Any = changed.get(op.key, [])
+            if not isinstance(values, list):
+                raise PayloadError(f"metadata.append({op.key!r}): there is {values!r}, which is no list")
+            changed[op.key] = [*values, op.value]
+    size = len(msgspec.json.encode(changed))
+    if size > METADATA_MAX_SIZE:
+        raise PayloadError(f"the run's metadata would have {size} bytes, but may have {METADATA_MAX_SIZE}")
+    metadata.clear()
+    metadata.update(changed)
+    return MetadataChange(changed)
+
+
+def _read_outcome(result: ItemOutcome) -> ops.RunOutcome:
+    value = ops.Value(result.output.data, result.output.type)
+    return ops.RunOutcome(format_run_id(result.run_id), result.status, value, result.error, result.index, result.task)
+
+
+def _batch_id(text: str) -> UUID:
+    batch_id = parse_batch_id(text)
+    assert batch_id is not None, "it comes from the batch's own point"
+    return batch_id
+
+
+def _describe_unsealed(batch_id: str, answer: object) -> BatchTriggerError:
+    told = getattr(answer, "message", None) or type(answer).__name__
+    return BatchTriggerError(
+        f"the items of batch {batch_id} can't be stored: {told}", phase="stream", batch_id=batch_id
+    )
