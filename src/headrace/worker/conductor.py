@@ -26,6 +26,8 @@ from headrace.engine.engine import Engine
 from headrace.engine.journals import Fence, PointWrite, RunLostError, write_points
 from headrace.engine.outcomes import ClaimedRun, Lineage, Point, WorkerLease
 from headrace.errors import LimitError, NondeterminismError
+from headrace.ids import format_run_id
+from headrace.payloads import PayloadStoreError
 from headrace.store.store import DATABASE_ERRORS
 from headrace.worker.answers import describe_outcome, has_failed
 from headrace.worker.deeds import Deeds
@@ -367,9 +369,10 @@ class Conductor:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            while (told := self._next_told()) is not None:
+            while (told := await self._next_told()) is not None:
+                self._busy += 1
                 asked, point = told
-                value = await self._desk.deeds.load(describe_outcome(asked.op, point))
+                value = await self._load(describe_outcome(asked.op, point))
                 if point.seen is None or point.seen < 0:
                     self._seen[point.name] = self._tick()
                     self._entries[point.name] = replace(point, seen=self._seen[point.name])
@@ -382,9 +385,16 @@ class Conductor:
                 if self._tasks is not None:
                     for _ in range(SETTLE_TICKS):
                         await asyncio.sleep(0)
-            self._look_for_another_way()
+                self._busy -= 1
+            await self._look_for_another_way()
 
-    def _next_told(self) -> tuple[Asked, Point] | None:
+    async def _load(self, told: Any) -> Any:
+        try:
+            return await self._desk.deeds.load(told)
+        except PayloadStoreError as error:
+            return error
+
+    async def _next_told(self) -> tuple[Asked, Point] | None:
         """What the code is told next: first what it was told before, in that order."""
         while self._order:
             name = self._order[0]
@@ -393,20 +403,22 @@ class Conductor:
                     self._ready.remove(told)
                     self._order.popleft()
                     return told
-            if not self._stands_still():
+            if not await self._stands_still_for_good():
                 asyncio.get_running_loop().call_later(_LOOK_AGAIN, self._changed.set)
                 return None
+            if any(told[1].name == name for told in self._ready):
+                continue  # it was asked for in the meantime
             self._order.popleft()  # the code does not ask for it
         return self._ready.popleft() if self._ready else None
 
-    def _look_for_another_way(self) -> None:
+    async def _look_for_another_way(self) -> None:
         """The code was told all that there is. Does it stand before a new point while the journal has others?"""
-        abandoned = [asked for asked in self._asked.values() if asked.state == "abandoned"]
-        if self._order or self._ready or not (self._parked or abandoned):
+        if self._order or self._ready or not (self._parked or self._list_abandoned()):
             return
-        if not self._stands_still():
+        if not await self._stands_still_for_good():
             asyncio.get_running_loop().call_later(_LOOK_AGAIN, self._changed.set)
             return
+        abandoned = self._list_abandoned()
         if abandoned:  # this time the code does want to know
             for asked in abandoned:
                 name = asked.op.name
@@ -414,11 +426,24 @@ class Conductor:
                 self._entries[name] = replace(self._entries[name], seen=None)
                 self._await_point(asked, self._entries[name])
             return
+        if not self._unmet or self._ready:
+            return
         expected = next(iter(self._unmet.values()))
         parked, self._parked = self._parked, []
         for asked in parked:
             if not asked.future.done():
                 asked.future.set_exception(_describe_other(asked.op.name, expected.name))
+
+    def _list_abandoned(self) -> list[Asked]:
+        return [asked for asked in self._asked.values() if asked.state == "abandoned"]
+
+    async def _stands_still_for_good(self) -> bool:
+        """Over some turns of the loop: the end of a task reaches who joins it that much later."""
+        for _ in range(SETTLE_TICKS):
+            if not self._stands_still():
+                return False
+            await asyncio.sleep(0)
+        return self._stands_still()
 
     def _stands_still(self) -> bool:
         if self._busy or self._outbox or self._flushing:
@@ -453,7 +478,15 @@ class Conductor:
         # a context of its own: this is no task of the run's
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(job, context=Context())
         self._jobs.add(task)
-        task.add_done_callback(self._jobs.discard)
+        task.add_done_callback(self._end_job)
+
+    def _end_job(self, job: asyncio.Task[None]) -> None:
+        self._jobs.discard(job)
+        if not job.cancelled() and (error := job.exception()) is not None:  # a fault of ours: nobody may wait for ever
+            _log.error("a run's journal can't be kept", run=format_run_id(self.run_id), exc_info=error)
+            for future in list(self._futures):
+                if not future.done():
+                    future.set_exception(error)
 
 
 def _describe_other(met: str, expected: str) -> NondeterminismError:

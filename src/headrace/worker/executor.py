@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from time import perf_counter
@@ -28,7 +28,7 @@ from headrace.protocol.statuses import RunStatus
 from headrace.tasks import RunContext, Task, entered_run
 from headrace.worker.calls import decode_arguments, encode_output, make_context
 from headrace.worker.child import Order
-from headrace.worker.conductor import Conductor, Desk
+from headrace.worker.conductor import SETTLE_TICKS, Conductor, Desk
 from headrace.worker.loading import Source, find_source
 from headrace.worker.ports import RunPort
 from headrace.worker.processes import ProcessPool
@@ -118,6 +118,7 @@ class Executor:
         self._executions: dict[UUID, _Execution] = {}
         self._threads = ThreadPoolExecutor(self._slots, thread_name_prefix="headrace-run")
         self._processes = ProcessPool(engine.settings)
+        self._jobs: set[asyncio.Task[Any]] = set()
         self._all_free = asyncio.Event()
         self._all_free.set()
         self._tracing = False
@@ -169,23 +170,28 @@ class Executor:
         if execution is not None and execution.waits_since is None:
             execution.waits_since = perf_counter()
             linger = self._engine.settings.wait_linger if self.free else _SHORT_LINGER
-            asyncio.get_running_loop().call_later(linger, self._try_to_put_down, execution)
+            asyncio.get_running_loop().call_later(linger, self._spawn, self._try_to_put_down, execution)
 
     def make_room(self) -> None:
         """Slots are short: puts down what waits."""
         for execution in list(self._executions.values()):
             if execution.waits_since is not None and execution.waits_since < perf_counter() - _SHORT_LINGER:
-                self._put_down_if_it_waits(execution)
+                self._spawn(self._put_down_if_it_waits, execution)
 
-    def _try_to_put_down(self, execution: _Execution) -> None:
+    async def _try_to_put_down(self, execution: _Execution) -> None:
         if self._executions.get(execution.run.id) is not execution or execution.cut is not None:
             return
-        if not self._put_down_if_it_waits(execution):
+        if not await self._put_down_if_it_waits(execution):
             execution.waits_since = None
             if execution.conductor is not None and execution.conductor.is_waiting:
                 self.note_waiting(execution.run.id)
 
-    def _put_down_if_it_waits(self, execution: _Execution) -> bool:
+    async def _put_down_if_it_waits(self, execution: _Execution) -> bool:
+        # The end of a task reaches who joins it some turns of the loop later; in between, all of them seem to wait.
+        for _ in range(SETTLE_TICKS):
+            if execution.conductor is None or execution.cut is not None or not execution.conductor.can_be_put_down():
+                return False
+            await asyncio.sleep(0)
         if execution.conductor is None or execution.cut is not None or not execution.conductor.can_be_put_down():
             return False
         execution.cut = "put down"
@@ -322,6 +328,13 @@ class Executor:
             return finish
         seen = conductor.list_seen(put_down=False)
         return replace(finish, pin=pin, seen=seen, forget=conductor.list_forgotten())
+
+    def _spawn(self, function: Callable[[_Execution], Coroutine[Any, Any, Any]], execution: _Execution) -> None:
+        job: asyncio.Task[Any] = asyncio.get_running_loop().create_task(
+            function(execution), context=contextvars.Context()
+        )
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
 
     def _fail(self, execution: _Execution, failure: Failure) -> Finish:
         return decide_finish(execution.run, execution.task.retry, failure)
