@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from headrace import Retry, task
+from headrace import Retry, metadata, task
 
-from .documents import Document, Parcel, Retained
-from .library import Library, open_library
+from .documents import Parcel, Retained
+from .library import open_library
 
 
 class RetainError(Exception):
@@ -24,14 +24,12 @@ async def retain_documents(parcel: Parcel) -> list[Retained]:
     async with open_library() as library:
         for document in parcel.documents:
             try:
-                done.append(await _retain(library, document, parcel.sequence))
+                done.append(await library.retain(document, parcel.sequence))
             except Exception as error:  # noqa: BLE001 - whatever it is, the next document may be fine
                 failed[document.id] = error
+            progress = {"done": len(done), "failed": len(failed), "of": len(parcel.documents)}
+            await metadata.set("progress", progress)
     if failed:
         told = "; ".join(f"{name}: {error}" for name, error in failed.items())
         raise RetainError(f"{len(failed)} of {len(parcel.documents)} documents failed: {told}")
     return done
-
-
-async def _retain(library: Library, document: Document, sequence: int) -> Retained:
-    return await library.retain(document, sequence)

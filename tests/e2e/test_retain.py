@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Iterable
@@ -27,6 +28,10 @@ from tests.invariants import assert_invariants_on
 from tests.processes import API_KEY, ServerProcess, make_environment
 
 from headrace import AsyncClient, BatchTriggerError, Failed, Ok
+from headrace.engine.cancels import cancel_run
+from headrace.engine.engine import Engine
+from headrace.engine.outcomes import RunCanceled
+from headrace.ids import parse_run_id
 
 pytestmark = pytest.mark.anyio
 
@@ -367,6 +372,8 @@ async def test_a_worker_killed_in_the_middle_of_a_parcel_leaves_no_half_document
                 # progress is visible, and so is what is there already
                 shown = await batch.retrieve()
                 assert (shown["status"], shown["progress"]["settled"]) == ("PROCESSING", 0)
+                run = await client.retrieve_run(shown["runs"][0])
+                assert run["metadata"]["progress"] == {"done": 5, "failed": 0, "of": 8}
                 assert {one.document for one in await library.search("wind", limit=100)} == {f"d{n}" for n in range(5)}
                 worker.process.kill()
                 worker.process.wait()
@@ -381,14 +388,33 @@ async def test_a_worker_killed_in_the_middle_of_a_parcel_leaves_no_half_document
         )
         after = await fetch(world.database_url, "SELECT ctid::text, xmin::text, document, nth FROM retain.chunks")
         assert set(before) <= set(after), "what the first attempt had stored was not touched"
-        run = await client.retrieve_run(reports_run_id(await client.retrieve_batch(batch.id)))
+        run = await client.retrieve_run(run["id"])
         assert run["attemptCount"] == 2
+        assert run["metadata"]["progress"] == {"done": 8, "failed": 0, "of": 8}
     assert len(await assert_whole(world.database_url, *documents)) == 8
     await check_invariants(world.database_url)
 
 
-def reports_run_id(batch: dict[str, Any]) -> str:
-    return batch["runs"][0]
+async def test_a_run_canceled_in_the_middle_of_a_parcel_leaves_no_half_document(world: World, engine: Engine):
+    documents = [write(f"d{number}", *range(number, 10)) for number in range(8)]
+    async with world.client() as client, world.library() as library:
+        batch = await submit_documents(client, library, documents, parcel_bytes=10**9)
+        [run_id] = (await batch.retrieve())["runs"]
+        with world.worker() as worker:
+            async with holding(world.database_url, "d5"):
+                await wait_for_documents(world.database_url, 5)
+                parsed = parse_run_id(run_id)
+                assert parsed is not None
+                assert isinstance(await cancel_run(engine, 1, parsed), RunCanceled)
+                [outcome] = [outcome async for outcome in batch.results()]
+                assert (outcome.ok, outcome.status if isinstance(outcome, Failed) else None) == (False, "CANCELED")
+            # the same worker goes on with what comes next, and nothing of the canceled run comes after it
+            later = await submit_documents(client, library, [write("later", 1)])
+            await later.wait(timeout=60)
+            assert worker.end(signal.SIGTERM) == 0
+    held = await assert_whole(world.database_url, *documents, write("later", 1))
+    assert set(held) - {"d5"} == {*(f"d{number}" for number in range(5)), "later"}
+    await check_invariants(world.database_url)
 
 
 async def test_a_connection_that_dies_at_any_statement_leaves_the_old_or_the_new(library: Library, database_url: str):
