@@ -46,6 +46,15 @@ _lease_losses: Final = Counter("headrace_lease_losses", "Leases that this proces
 _lost_results: Final = Counter(
     "headrace_lost_results", "Results that were not written because their run was not held any more", registry=REGISTRY
 )
+_repairs: Final = Counter(
+    "headrace_repairs",
+    "Runs and batches that an audit found stuck and repaired: each is a bug",
+    ["kind"],
+    registry=REGISTRY,
+)
+_put_downs: Final = Counter(
+    "headrace_put_downs", "Runs that this process put down because they wait", registry=REGISTRY
+)
 _ingest_items: Final = Counter("headrace_ingest_items", "Items of batches that were stored", registry=REGISTRY)
 _ingest_bytes: Final = Counter("headrace_ingest_bytes", "Payload bytes of items that were stored", registry=REGISTRY)
 
@@ -86,6 +95,18 @@ def count_lease_loss() -> None:
 def count_lost_results(runs: int) -> None:
     """The results of ``runs`` attempts were refused: this process no longer held them."""
     _lost_results.inc(runs)
+
+
+def count_repairs(kind: str, found: int) -> None:
+    """An audit had to repair ``found`` rows of a kind, run or batch."""
+    if found:
+        _repairs.labels(kind).inc(found)
+
+
+def count_put_downs(runs: int) -> None:
+    """``runs`` runs were put down: they wait, and hold no slot."""
+    if runs:
+        _put_downs.inc(runs)
 
 
 def watch_executing(read: Callable[[], int]) -> None:

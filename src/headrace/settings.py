@@ -80,6 +80,10 @@ class Settings:
         float, Setting("how often an idle worker looks for runs without a hint", at_least=0.05)
     ] = 1.5
     sweep_interval: Annotated[float, Setting("how often deadlines are looked at", at_least=0.05)] = 1.0
+    audit_interval: Annotated[
+        float,
+        Setting("how often a slice of what waits is looked through for what is stuck, which is a bug", at_least=0.05),
+    ] = 10.0
     concurrency: Annotated[int, Setting("runs that one worker executes at once", at_least=1)] = 100
     drain_timeout: Annotated[float, Setting("how long a worker that is told to stop lets its runs end", at_least=0)] = (
         30.0

@@ -255,7 +255,7 @@ class Task(Generic[P, R_co]):
         """
         from headrace.durable import children  # noqa: PLC0415 - as above
 
-        return children.batch_trigger_and_wait(self, items, options)
+        return children.batch_trigger_and_wait(self, items, {**options})
 
     def batch_trigger_and_iterate(
         self, items: Iterable[P | Item] | AsyncIterable[P | Item], /, **options: Unpack[BatchOptions]
@@ -266,7 +266,7 @@ class Task(Generic[P, R_co]):
         """
         from headrace.durable import children  # noqa: PLC0415 - as above
 
-        return children.batch_trigger_and_iterate(self, items, options)
+        return children.batch_trigger_and_iterate(self, items, {**options})
 
     def arguments(self, payload: P, context: RunContext) -> tuple[Any, ...]:
         """What to call ``fn`` with: ``task.fn(*task.arguments(payload, context))``."""

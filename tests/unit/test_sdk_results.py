@@ -14,7 +14,7 @@ from tests.unit.flow_driver import BATCH, BROKEN, Driver, answer
 from headrace.errors import BatchTriggerError, ResultTimeoutError, RunFailedError
 from headrace.sdk import AsyncBatchHandle, AsyncRunHandle, BatchHandle, Failed, Ok, RunHandle, flows
 from headrace.sdk.handles import _Looks
-from headrace.sdk.unseen import UnseenIndexes
+from headrace.indexes import UnseenIndexes
 from headrace.tasks import task
 
 RESULTS = f"/api/v1/batches/{BATCH}/results"

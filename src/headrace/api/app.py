@@ -32,7 +32,7 @@ from headrace.protocol.batches import (
     StreamItemsResponse,
 )
 from headrace.protocol.openapi import NDJSON_MEDIA, Operation, Parameter, build_document
-from headrace.protocol.runs import RunDetail, RunList, RunResult, TriggerResponse, TriggerTask
+from headrace.protocol.runs import CancelResponse, RunDetail, RunList, RunResult, TriggerResponse, TriggerTask
 from headrace.protocol.tokens import (
     CompleteToken,
     CreateToken,
@@ -235,6 +235,15 @@ ENDPOINTS: Final = (
         ),
         waitpoints.receive_callback,
         identify=waitpoints.identify_callback,
+    ),
+    Endpoint(
+        Operation(
+            "POST",
+            "/api/v2/runs/{run_id}/cancel",
+            "Cancel a run, and what it waits for",
+            responses={200: CancelResponse},
+        ),
+        runs.cancel_run,
     ),
     Endpoint(
         Operation("GET", "/metrics", "What this server counts, for Prometheus", responses={200: None}),

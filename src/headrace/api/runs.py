@@ -9,9 +9,9 @@ from headrace import ids
 from headrace.api import filters, limits, polling, views
 from headrace.api.errors import AnsweredError, answer_error, answer_json, answer_missing, forbid_unless
 from headrace.api.routing import Call
-from headrace.engine import runs
-from headrace.engine.outcomes import RunFilter, RunView
-from headrace.protocol.runs import Pagination, RunList
+from headrace.engine import cancels, runs
+from headrace.engine.outcomes import RunCanceled, RunEnded, RunFilter, RunMissing, RunView
+from headrace.protocol.runs import CancelResponse, Pagination, RunList
 from headrace.protocol.statuses import TERMINAL_RUN_STATUSES, RunStatus
 
 
@@ -31,6 +31,19 @@ async def retrieve_result(call: Call) -> Response:
     if waits:
         return answer_json(202, {"id": ids.format_run_id(run.id), "status": run.status})
     return answer_error(404, "Run either doesn't exist or is not finished", {"x-should-retry": "false"})
+
+
+async def cancel_run(call: Call) -> Response:
+    """Cancels a run, and what it waits for. One that has ended stays as it is, and is answered alike."""
+    text = call.path_param("run_id")
+    run_id = ids.parse_run_id(text)
+    forbid_unless(call.caller.may("write", ("runs", text)))
+    outcome = await cancels.cancel_run(call.engine, call.environment_id, run_id) if run_id else RunMissing()
+    match outcome:
+        case RunCanceled() | RunEnded():
+            return answer_json(200, CancelResponse(id=text))
+        case RunMissing():
+            return answer_error(404, "Run not found", {"x-should-retry": "false"})
 
 
 async def list_runs(call: Call) -> Response:

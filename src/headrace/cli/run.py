@@ -11,7 +11,7 @@ from headrace.cli.options import ApiKey, ApiUrl, Json
 from headrace.cli.outcome import OK
 from headrace.cli.output import describe_error, format_value, print_fields, print_json, print_table
 
-run_app: Final = App(name="run", help="Look at runs.")
+run_app: Final = App(name="run", help="Look at runs, and cancel them.")
 
 
 @run_app.command
@@ -49,6 +49,26 @@ def show(
     for attempt in cast("list[dict[str, Any]]", run.get("attempts") or []):
         told = f" {describe_error(attempt['error'])}" if attempt.get("error") else ""
         print_fields({"attempt": f"{attempt['number']} {attempt['status']}{told}"})
+    return OK
+
+
+@run_app.command
+def cancel(
+    run_id: Annotated[str, Parameter(help="Id of the run")],
+    /,
+    *,
+    json: Json = False,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> int:
+    """Cancel a run, and the children that it waits for. A run that has ended stays as it is."""
+    with open_client(api_url, api_key) as client, told_when_missing(f"run {run_id}"):
+        client.cancel_run(run_id)
+        run: dict[str, Any] = client.retrieve_run(run_id)
+    if json:
+        print_json({"id": run["id"], "status": run["status"]})
+    else:
+        print_fields({"id": run["id"], "status": run["status"]})
     return OK
 
 

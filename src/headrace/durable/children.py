@@ -145,7 +145,8 @@ class _Batch:
 
     def open(self) -> Steps[None]:
         """Makes the batch and stores its items; one that is small enough in one transaction."""
-        source = iter(self._items) if isinstance(self._items, Iterable) else aiter(self._items)
+        items: Any = self._items
+        source: Iterator[Any] | AsyncIterator[Any] = iter(items) if isinstance(items, Iterable) else aiter(items)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
         position = 0
         ahead: list[Any] = yield Take(source, CHUNK)
         whole = len(ahead) < CHUNK

@@ -25,7 +25,10 @@ class PutDown(BaseException):
 class Port(Protocol):
     """What a worker gives each run that it executes."""
 
-    names: Names
+    @property
+    def names(self) -> Names:
+        """The names of points that its code has come to."""
+        ...
 
     def perform(self, op: Op) -> Awaitable[Any]:
         """Does ``op``, on the event loop of an ``async def`` task."""

@@ -15,7 +15,7 @@ import msgspec
 
 from headrace.engine.engine import Engine
 from headrace.engine.idempotency import hash_key
-from headrace.engine.lanes import LaneFinder
+from headrace.engine.lanes import LaneFinder, LaneName
 from headrace.engine.outcomes import JSON_TYPE, Finish, WorkerLease
 from headrace.engine.waits import complete_targets, wake_runs
 from headrace.protocol.statuses import KEY_FREEING_STATUSES, TERMINAL_RUN_STATUSES, RunStatus
@@ -77,7 +77,7 @@ def settle_ends(environment_id: int, rows: Sequence[Record]) -> Plan[set[UUID]]:
 
 def _finish(lease: WorkerLease, finishes: Sequence[Finish], lanes: LaneFinder) -> Plan[tuple[set[UUID], bool]]:
     """Plan: the ends, and what follows from them: which runs were written, and whether any waiter became ready."""
-    pins = {finish.pin for finish in finishes if finish.pin is not None} if lanes.version else set()
+    pins: set[LaneName] = {finish.pin for finish in finishes if finish.pin is not None} if lanes.version else set()
     found = (yield from lanes.find_lanes(pins)) if pins else {}
     # A column in which no run says anything is sent as an empty array, which unnest fills up with NULL.
     rows: list[Any] = yield from query(

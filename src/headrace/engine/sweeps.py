@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
@@ -15,6 +16,7 @@ from typing import Any, Final
 
 import structlog
 
+from headrace.engine.audits import AuditPlace, audit_once
 from headrace.engine.cancels import cancel_runs, cancel_tree_step
 from headrace.engine.completions import settle_ends
 from headrace.engine.engine import Engine
@@ -59,9 +61,13 @@ class SweepReport:
 async def run_sweeps(engine: Engine, stop: asyncio.Event, *, interval: float | None = None) -> None:
     """Sweeps every ``interval`` seconds (default: the setting) until ``stop`` is set. Survives a database that is away."""
     every = interval if interval is not None else engine.settings.sweep_interval
+    place, audited_at = AuditPlace(), time.monotonic()
     while not stop.is_set():
         pause = every
         try:
+            if time.monotonic() - audited_at >= engine.settings.audit_interval:
+                audited_at = time.monotonic()
+                await audit_once(engine, place)
             [look] = await engine.store.fetch("find_due_work")
             if look["due"]:
                 await sweep_once(engine)

@@ -25,6 +25,12 @@ class TriggerResponse(Struct, frozen=True, rename="camel"):
     is_cached: bool
 
 
+class CancelResponse(Struct, frozen=True):
+    """Answer to ``POST /api/v2/runs/{id}/cancel``: also where the run had ended before."""
+
+    id: str
+
+
 class RunAttempt(Struct, frozen=True, rename="camel"):
     """One ended attempt."""
 

@@ -307,6 +307,10 @@ class Client(_Common, TokenCalls):
         """``GET /api/v3/runs/{id}``. Raises ApiError 404 where there is none."""
         return self.run_flow(flows.retrieve(f"/api/v3/runs/{flows.quote(run_id)}"))
 
+    def cancel_run(self, run_id: str) -> None:
+        """Cancels a run, and after it the children that it waits for. A run that has ended stays as it is."""
+        self.run_flow(flows.cancel_run(run_id))
+
     def retrieve_batch(self, batch_id: str) -> dict[str, Any]:
         """``GET /api/v2/batches/{id}``. Raises ApiError 404 where there is none."""
         return self.run_flow(flows.retrieve(f"/api/v2/batches/{flows.quote(batch_id)}"))
@@ -485,6 +489,10 @@ class AsyncClient(_Common, AsyncTokenCalls):
     async def retrieve_run(self, run_id: str) -> dict[str, Any]:
         """See Client.retrieve_run."""
         return await self.run_flow(flows.retrieve(f"/api/v3/runs/{flows.quote(run_id)}"))
+
+    async def cancel_run(self, run_id: str) -> None:
+        """See Client.cancel_run."""
+        await self.run_flow(flows.cancel_run(run_id))
 
     async def retrieve_batch(self, batch_id: str) -> dict[str, Any]:
         """See Client.retrieve_batch."""

@@ -41,6 +41,12 @@ def trigger_run(task: AnyTask, payload: Any, options: dict[str, Any]) -> Flow[st
     return str(read_object(answer, "id")["id"])
 
 
+def cancel_run(run_id: str) -> Flow[None]:
+    """Flow: cancels a run. Asking twice does no harm, so it is tried again as any other request."""
+    request = Send("POST", f"/api/v2/runs/{quote(run_id)}/cancel", json={}, headers=make_headers())
+    read_object((yield from send_patiently(request)), "id")
+
+
 def retrieve(path: str, **query: Any) -> Flow[dict[str, Any]]:
     """Flow: the object that a GET answers."""
     return read_object((yield from send_patiently(Send("GET", path + make_query(query)))))

@@ -68,6 +68,10 @@ class RunHandle(_RunFlows[R]):
         """Its status, such as QUEUED, EXECUTING or COMPLETED."""
         return self.retrieve()["status"]
 
+    def cancel(self) -> None:
+        """Cancels it, and after it the children that it waits for. Once it has ended nothing happens."""
+        self._client.cancel_run(self.id)
+
 
 class AsyncRunHandle(_RunFlows[R]):
     """RunHandle for an event loop."""
@@ -87,6 +91,10 @@ class AsyncRunHandle(_RunFlows[R]):
     async def status(self) -> str:
         """See RunHandle.status."""
         return (await self.retrieve())["status"]
+
+    async def cancel(self) -> None:
+        """See RunHandle.cancel."""
+        await self._client.cancel_run(self.id)
 
 
 class _BatchFlows(Generic[R]):

@@ -120,11 +120,16 @@ class _PipePort:
     """The port of the run that this process executes: through the socket to its worker."""
 
     def __init__(self, connection: socket.socket) -> None:
-        self.names = Names()
+        self._names = Names()
         self._connection = connection
         self._lock = threading.Lock()
         self._count = 0
-        self._asked: dict[int, tuple[Any, Future[Any]]] = {}
+        self._asked: dict[int, tuple[ops.Op, Future[Any]]] = {}
+
+    @property
+    def names(self) -> Names:
+        """See ``Port``."""
+        return self._names
 
     async def perform(self, op: ops.Op) -> Any:
         """See ``Port``."""

@@ -214,15 +214,19 @@ class Completer:
         seconds: defaultdict[tuple[str, RunStatus], list[float]] = defaultdict(list)
         retries: defaultdict[str, int] = defaultdict(int)
         delays: set[float] = set()
+        put_down = 0
         for report in reports:
             finish = report.finish
-            if finish.run_id not in lost:
+            if finish.status is RunStatus.WAITING:
+                put_down += finish.run_id not in lost
+            elif finish.run_id not in lost:
                 seconds[report.task, finish.status].append(report.seconds)
                 if finish.retry_in is not None:
                     retries[report.task] += 1
                     delays.add(round(finish.retry_in, 1))
         for (task, status), values in seconds.items():
             metrics.observe_attempts(task, status.value, values)
+        metrics.count_put_downs(put_down)
         for task, runs in retries.items():
             metrics.count_retries(task, runs)
         for value in delays:

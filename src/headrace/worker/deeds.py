@@ -76,6 +76,17 @@ class Deeds:
                     start=op.start,
                 )
                 return ChildBatch(mint_batch_id(), request, items)
+            case ops.Remember():
+                return Result(Packet(op.data))
+            case ops.EndStep():
+                return Result(Packet(op.value.data, op.value.type), op.error, op.retry_in, op.failures)
+            case ops.ChangeMetadata():
+                return _change_metadata(op, metadata)
+            case _:
+                return self._describe_wait(op)
+
+    def _describe_wait(self, op: Any) -> Deed:
+        match op:
             case ops.FollowBatch():
                 return Following(_batch_id(op.batch_id), op.settled)
             case ops.WaitTime():
@@ -94,12 +105,6 @@ class Deeds:
                 if token_id is None:
                     raise ConfigurationError(f"wait.for_token({op.token_id!r}): that is no token id.")
                 return TokenWait(token_id)
-            case ops.Remember():
-                return Result(Packet(op.data))
-            case ops.EndStep():
-                return Result(Packet(op.value.data, op.value.type), op.error, op.retry_in, op.failures)
-            case ops.ChangeMetadata():
-                return _change_metadata(op, metadata)
             case _:
                 raise AssertionError(f"{op!r} is no point")
 

@@ -51,4 +51,12 @@ class RunPort:
             raise PutDown from None
 
     def _start(self, op: Op, told: Future[Any]) -> None:
-        asyncio.futures._chain_future(self._execution.conduct().perform(op), told)  # noqa: SLF001
+        def tell(future: asyncio.Future[Any]) -> None:
+            if future.cancelled():
+                told.cancel()
+            elif (error := future.exception()) is not None:
+                told.set_exception(error)
+            else:
+                told.set_result(future.result())
+
+        self._execution.conduct().perform(op).add_done_callback(tell)
