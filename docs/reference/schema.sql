@@ -40,6 +40,29 @@ CREATE TYPE headrace.token_status AS ENUM (
 CREATE FUNCTION headrace.clock() RETURNS timestamp with time zone
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN (now() + (COALESCE(NULLIF(current_setting('headrace.clock_shift'::text, true), ''::text), '0'::text))::interval);
+CREATE FUNCTION headrace.count_items(environment_id integer, batch_id uuid, run_count integer) RETURNS TABLE(missing integer, aliased integer, prefailed integer, settled integer, succeeded integer)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $_$
+    SELECT m.missing::integer, a.found::integer, (r.prefailed + m.missing)::integer,
+        least(r.settled + a.settled + m.missing, $3)::integer, (r.succeeded + a.succeeded)::integer
+    FROM (
+        SELECT count(*) AS found, count(o.finished_at) AS settled,
+            count(*) FILTER (WHERE o.status = 'COMPLETED') AS succeeded,
+            count(*) FILTER (WHERE o.status = 'SYSTEM_FAILURE' AND o.attempt = 0) AS prefailed
+        FROM headrace.runs AS o
+        WHERE o.environment_id = $1 AND o.batch_id = $2
+            AND o.id BETWEEN headrace.item_run_id($2, 0) AND headrace.item_run_id($2, 2147483647)
+    ) AS r,
+    (
+        SELECT count(*) AS found,
+            count(*) FILTER (WHERE i.settled OR o.id IS NULL OR o.finished_at IS NOT NULL) AS settled,
+            count(*) FILTER (WHERE o.status = 'COMPLETED') AS succeeded
+        FROM headrace.batch_aliases AS i
+        LEFT JOIN headrace.runs AS o ON o.environment_id = i.environment_id AND o.id = i.run_id
+        WHERE i.environment_id = $1 AND i.batch_id = $2
+    ) AS a,
+    LATERAL (SELECT greatest($3 - r.found - a.found, 0) AS missing) AS m
+$_$;
 CREATE FUNCTION headrace.item_run_id(batch_id uuid, index integer) RETURNS uuid
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (encode(((SUBSTRING(uuid_send(batch_id) FROM 1 FOR 11) || int4send(index)) || SUBSTRING(uuid_send(batch_id) FROM 16)), 'hex'::text))::uuid;
@@ -210,13 +233,6 @@ CREATE TABLE headrace.runs (
     CONSTRAINT runs_check1 CHECK (((batch_id IS NULL) OR (id = headrace.item_run_id(batch_id, batch_index))))
 )
 WITH (fillfactor='90', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_cost_delay='0');
-CREATE TABLE headrace.tasks (
-    environment_id integer NOT NULL,
-    id text NOT NULL,
-    queue text NOT NULL,
-    max_attempts integer NOT NULL,
-    registered_at timestamp with time zone NOT NULL
-);
 CREATE TABLE headrace.tokens (
     environment_id integer NOT NULL,
     id uuid NOT NULL,
@@ -231,6 +247,69 @@ CREATE TABLE headrace.tokens (
     created_at timestamp with time zone NOT NULL,
     completed_at timestamp with time zone,
     CONSTRAINT tokens_check CHECK (((status = 'WAITING'::headrace.token_status) = (completed_at IS NULL)))
+);
+CREATE VIEW headrace.point_outcomes AS
+ SELECT j.environment_id,
+    j.run_id,
+    j.point,
+    j.kind,
+    j.pending,
+    j.made,
+    j.seen,
+    j.target,
+    j.failures,
+    j.succeeded,
+    (EXTRACT(epoch FROM (j.due_at - headrace.clock())))::double precision AS due_in,
+        CASE j.kind
+            WHEN 'run'::headrace.point_kind THEN (c.status)::text
+            WHEN 'batch'::headrace.point_kind THEN (b.status)::text
+            WHEN 'progress'::headrace.point_kind THEN (b.status)::text
+            WHEN 'token'::headrace.point_kind THEN (t.status)::text
+            ELSE NULL::text
+        END AS status,
+        CASE j.kind
+            WHEN 'run'::headrace.point_kind THEN c.output
+            WHEN 'token'::headrace.point_kind THEN t.output
+            ELSE j.value
+        END AS value,
+        CASE j.kind
+            WHEN 'run'::headrace.point_kind THEN c.output_type
+            WHEN 'token'::headrace.point_kind THEN t.output_type
+            ELSE j.value_type
+        END AS value_type,
+    (
+        CASE j.kind
+            WHEN 'run'::headrace.point_kind THEN c.error
+            WHEN 'batch'::headrace.point_kind THEN b.error
+            ELSE j.error
+        END)::text AS error,
+    b.run_count
+   FROM (((headrace.journal j
+     LEFT JOIN LATERAL ( SELECT r.status,
+            r.output,
+            r.output_type,
+            r.error
+           FROM headrace.runs r
+          WHERE ((j.kind = 'run'::headrace.point_kind) AND (NOT j.pending) AND (r.environment_id = j.environment_id) AND (r.id = j.target))
+         LIMIT 1) c ON (true))
+     LEFT JOIN LATERAL ( SELECT k.status,
+            k.run_count,
+            k.error
+           FROM headrace.batches k
+          WHERE ((j.kind = ANY (ARRAY['batch'::headrace.point_kind, 'progress'::headrace.point_kind])) AND (k.environment_id = j.environment_id) AND (k.id = j.target))
+         LIMIT 1) b ON (true))
+     LEFT JOIN LATERAL ( SELECT o.status,
+            o.output,
+            o.output_type
+           FROM headrace.tokens o
+          WHERE ((j.kind = 'token'::headrace.point_kind) AND (NOT j.pending) AND (o.environment_id = j.environment_id) AND (o.id = j.target))
+         LIMIT 1) t ON (true));
+CREATE TABLE headrace.tasks (
+    environment_id integer NOT NULL,
+    id text NOT NULL,
+    queue text NOT NULL,
+    max_attempts integer NOT NULL,
+    registered_at timestamp with time zone NOT NULL
 );
 CREATE TABLE headrace.workers (
     id bigint NOT NULL,
@@ -281,6 +360,7 @@ ALTER TABLE ONLY headrace.workers
     ADD CONSTRAINT workers_pkey PRIMARY KEY (id);
 CREATE INDEX batch_aliases_open ON headrace.batch_aliases USING btree (environment_id, run_id) WHERE (NOT settled);
 CREATE INDEX batches_held ON headrace.batches USING btree (id) WHERE ((status = 'ABORTED'::headrace.batch_status) AND (start_policy = 'seal'::text) AND (processing_completed_at IS NULL));
+CREATE INDEX batches_open ON headrace.batches USING btree (id) WHERE ((sealed_at IS NOT NULL) AND (completed_at IS NULL));
 CREATE INDEX batches_unsealed ON headrace.batches USING btree (seal_deadline) WHERE ((status = 'PENDING'::headrace.batch_status) AND (sealed_at IS NULL));
 CREATE INDEX idempotency_keys_expiry ON headrace.idempotency_keys USING btree (expires_at);
 CREATE INDEX journal_canceling ON headrace.journal USING btree (environment_id, run_id) WHERE canceling;

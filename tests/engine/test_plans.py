@@ -114,14 +114,14 @@ def assert_no_full_scan(nodes: list[dict[str, Any]]) -> None:
 
 
 async def test_a_claim_reads_what_it_takes(connection: asyncpg.Connection[Any]) -> None:
-    nodes = await explain(connection, "claim_runs", 1, 1, ["t"], None, 100, 30.0)
+    nodes = await explain(connection, "claim_runs", 1, 1, ["t"], None, 100, 30.0, None)
     assert_no_full_scan(nodes)
     assert "runs_ready" in {node.get("Index Name") for node in nodes}
     assert rows_read(nodes) <= 3 * 100 + 2 * LANES
 
 
 async def test_a_claim_on_one_queue_probes_one_lane(connection: asyncpg.Connection[Any]) -> None:
-    nodes = await explain(connection, "claim_runs", 1, 1, ["t"], ["q7"], 100, 30.0)
+    nodes = await explain(connection, "claim_runs", 1, 1, ["t"], ["q7"], 100, 30.0, None)
     assert_no_full_scan(nodes)
     assert rows_read(nodes) <= 3 * 100 + 2
 
@@ -136,7 +136,7 @@ async def test_a_completion_probes_the_key_once_a_run(
     assert len(ids) == 100
     count = len(ids)
     nodes = await explain(
-        connection, "finish_runs", 1, 1, ids, [1] * count, ["COMPLETED"] * count, [b"2"] * count, [], [], []
+        connection, "finish_runs", 1, 1, ids, [1] * count, ["COMPLETED"] * count, [b"2"] * count, [], [], [], []
     )
     assert_no_full_scan(nodes)
     assert rows_read(nodes) <= count

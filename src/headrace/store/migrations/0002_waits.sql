@@ -82,7 +82,8 @@ CREATE TABLE headrace.tokens (
 -- serves the sweep of timeouts
 CREATE INDEX tokens_due ON headrace.tokens (timeout_at) WHERE status = 'WAITING' AND timeout_at IS NOT NULL;
 
--- A point with its outcome, wherever that stands.
+-- A point with its outcome, wherever that stands. LIMIT 1 keeps the planner to a probe a point: as plain joins it would
+-- hash whole tables.
 CREATE VIEW headrace.point_outcomes AS
 SELECT j.environment_id, j.run_id, j.point, j.kind, j.pending, j.made, j.seen, j.target, j.failures, j.succeeded,
     extract(epoch FROM j.due_at - headrace.clock())::float8 AS due_in,
@@ -93,6 +94,15 @@ SELECT j.environment_id, j.run_id, j.point, j.kind, j.pending, j.made, j.seen, j
     CASE j.kind WHEN 'run' THEN c.error WHEN 'batch' THEN b.error ELSE j.error END::text AS error,
     b.run_count
 FROM headrace.journal AS j
-LEFT JOIN headrace.runs AS c ON j.kind = 'run' AND NOT j.pending AND c.environment_id = j.environment_id AND c.id = j.target
-LEFT JOIN headrace.batches AS b ON j.kind IN ('batch', 'progress') AND b.environment_id = j.environment_id AND b.id = j.target
-LEFT JOIN headrace.tokens AS t ON j.kind = 'token' AND NOT j.pending AND t.environment_id = j.environment_id AND t.id = j.target;
+LEFT JOIN LATERAL (
+    SELECT r.status, r.output, r.output_type, r.error FROM headrace.runs AS r
+    WHERE j.kind = 'run' AND NOT j.pending AND r.environment_id = j.environment_id AND r.id = j.target LIMIT 1
+) AS c ON true
+LEFT JOIN LATERAL (
+    SELECT k.status, k.run_count, k.error FROM headrace.batches AS k
+    WHERE j.kind IN ('batch', 'progress') AND k.environment_id = j.environment_id AND k.id = j.target LIMIT 1
+) AS b ON true
+LEFT JOIN LATERAL (
+    SELECT o.status, o.output, o.output_type FROM headrace.tokens AS o
+    WHERE j.kind = 'token' AND NOT j.pending AND o.environment_id = j.environment_id AND o.id = j.target LIMIT 1
+) AS t ON true;

@@ -7,7 +7,11 @@ WITH due AS (
         AND j.due_at <= headrace.clock()
     RETURNING j.point
 )
-SELECT j.run_id, j.point, extract(epoch FROM j.due_at - headrace.clock())::float8 AS due_in
+SELECT w.run_id, w.point, left_over.due_in
 FROM (SELECT $1::integer AS environment_id, u.* FROM unnest($2::uuid[], $3::text[]) AS u (run_id, point) OFFSET 0) AS w
-JOIN headrace.journal AS j ON j.environment_id = w.environment_id AND j.run_id = w.run_id AND j.point = w.point
-WHERE j.pending AND j.due_at > headrace.clock()
+CROSS JOIN LATERAL (
+    SELECT extract(epoch FROM j.due_at - headrace.clock())::float8 AS due_in FROM headrace.journal AS j
+    WHERE j.environment_id = w.environment_id AND j.run_id = w.run_id AND j.point = w.point AND j.pending
+        AND j.due_at > headrace.clock()
+    LIMIT 1
+) AS left_over

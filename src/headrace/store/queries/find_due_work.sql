@@ -17,7 +17,7 @@ SELECT e.elected AND (
         WHERE status = 'ABORTED' AND start_policy = 'seal' AND processing_completed_at IS NULL
     )
     OR EXISTS (SELECT FROM headrace.idempotency_keys WHERE expires_at <= headrace.clock())
-    OR EXISTS (SELECT FROM headrace.journal WHERE canceling)
+    OR coalesce((SELECT true FROM headrace.journal AS j WHERE j.canceling ORDER BY j.environment_id, j.run_id LIMIT 1), false)
     OR EXISTS (
         SELECT FROM headrace.lanes AS l
         JOIN headrace.batches AS b ON b.environment_id = l.environment_id AND b.id = l.batch_id
