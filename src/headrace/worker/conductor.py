@@ -25,7 +25,7 @@ from headrace.durable.port import Names
 from headrace.engine.engine import Engine
 from headrace.engine.journals import Fence, PointWrite, RunLostError, write_points
 from headrace.engine.outcomes import ClaimedRun, Lineage, Point, WorkerLease
-from headrace.errors import LimitError, NondeterminismError
+from headrace.errors import HeadraceError, LimitError, NondeterminismError
 from headrace.ids import format_run_id
 from headrace.payloads import PayloadStoreError
 from headrace.store.store import DATABASE_ERRORS
@@ -85,7 +85,7 @@ class Conductor:
         self._clock = max((max(p.made, abs(p.seen or 0)) for p in run.journal), default=0) + 1
         self._asked: dict[str, Asked] = {}
         self._parked: list[Asked] = []
-        self._ready: deque[tuple[Asked, Point]] = deque()
+        self._ready: dict[str, tuple[Asked, Point]] = {}  # in the order of their coming
         self._outbox: list[tuple[Asked, PointWrite]] = []
         self._busy = 0
         self._futures: set[asyncio.Future[Any]] = set()
@@ -96,11 +96,6 @@ class Conductor:
         self._flushing = False
         self._hints = desk.watcher.count_hints()
         self._spawn(self._tell())
-
-    @property
-    def used(self) -> bool:
-        """Whether the run has a journal."""
-        return bool(self._entries)
 
     def perform(self, op: Op) -> asyncio.Future[Any]:
         """Does ``op``; the future is what the code is told."""
@@ -206,10 +201,11 @@ class Conductor:
             asked.future.set_exception(_describe_other(op.name, f"{entry.name} ({entry.kind})"))
             return
         self._unmet.pop(entry.name, None)
-        for name in [name for name in self._unmet if name.startswith(f"{entry.name}/")]:
-            del self._unmet[name]  # what led to it: it is not asked again
-            with contextlib.suppress(ValueError):
-                self._order.remove(name)
+        if isinstance(op, ops.Remember):
+            for name in [name for name in self._unmet if name.startswith(f"{entry.name}/")]:
+                del self._unmet[name]  # what led to it: it is not asked again
+                with contextlib.suppress(ValueError):
+                    self._order.remove(name)
         if isinstance(op, ops.OpenBatch):
             del self._asked[op.name]
             asked.future.set_result(describe_outcome(op, entry))
@@ -256,7 +252,7 @@ class Conductor:
         asked.state = "writing"
         try:
             deed = self._desk.deeds.describe(self._run, asked.op, self._metadata)
-        except ValueError as error:
+        except (ValueError, HeadraceError) as error:
             asked.future.set_exception(error)
             return
         cascade: bool = getattr(asked.op, "cascade", True)
@@ -361,7 +357,7 @@ class Conductor:
 
     def _make_ready(self, asked: Asked, point: Point) -> None:
         asked.state = "ready"
-        self._ready.append((asked, point))
+        self._ready[point.name] = (asked, point)
         self._changed.set()
 
     async def _tell(self) -> None:
@@ -398,18 +394,16 @@ class Conductor:
         """What the code is told next: first what it was told before, in that order."""
         while self._order:
             name = self._order[0]
-            for told in self._ready:
-                if told[1].name == name:
-                    self._ready.remove(told)
-                    self._order.popleft()
-                    return told
+            if told := self._ready.pop(name, None):
+                self._order.popleft()
+                return told
             if not await self._stands_still_for_good():
                 asyncio.get_running_loop().call_later(_LOOK_AGAIN, self._changed.set)
                 return None
-            if any(told[1].name == name for told in self._ready):
+            if name in self._ready:
                 continue  # it was asked for in the meantime
             self._order.popleft()  # the code does not ask for it
-        return self._ready.popleft() if self._ready else None
+        return self._ready.pop(next(iter(self._ready))) if self._ready else None
 
     async def _look_for_another_way(self) -> None:
         """The code was told all that there is. Does it stand before a new point while the journal has others?"""

@@ -122,6 +122,7 @@ class Executor:
         self._all_free = asyncio.Event()
         self._all_free.set()
         self._tracing = False
+        self._draining = False
         metrics.watch_executing(lambda: self._used)
 
     @property
@@ -169,13 +170,18 @@ class Executor:
         execution = self._executions.get(run_id)
         if execution is not None and execution.waits_since is None:
             execution.waits_since = perf_counter()
-            linger = self._engine.settings.wait_linger if self.free else _SHORT_LINGER
+            linger = self._engine.settings.wait_linger if self.free and not self._draining else _SHORT_LINGER
             asyncio.get_running_loop().call_later(linger, self._spawn, self._try_to_put_down, execution)
+
+    def drain(self) -> None:
+        """No more is started: what waits is put down, and goes on elsewhere."""
+        self._draining = True
+        self.make_room()
 
     def make_room(self) -> None:
         """Slots are short: puts down what waits."""
         for execution in list(self._executions.values()):
-            if execution.waits_since is not None and execution.waits_since < perf_counter() - _SHORT_LINGER:
+            if execution.waits_since is not None:
                 self._spawn(self._put_down_if_it_waits, execution)
 
     async def _try_to_put_down(self, execution: _Execution) -> None:

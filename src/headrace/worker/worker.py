@@ -188,6 +188,7 @@ class Worker:
     async def _drain(self, claiming: asyncio.Task[None]) -> bool:
         self._state = "draining"
         self._claimer.stop()
+        self._executor.drain()
         _log.info("worker draining", executing=self._executor.used, timeout=self._engine.settings.drain_timeout)
         await self._unless_forced(asyncio.wait({claiming}))
         ended = await self._unless_forced(self._executor.wait_free(self._engine.settings.drain_timeout))
