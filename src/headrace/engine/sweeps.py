@@ -61,11 +61,13 @@ class SweepReport:
 async def run_sweeps(engine: Engine, stop: asyncio.Event, *, interval: float | None = None) -> None:
     """Sweeps every ``interval`` seconds (default: the setting) until ``stop`` is set. Survives a database that is away."""
     every = interval if interval is not None else engine.settings.sweep_interval
+    # a process that looks at deadlines rarely, because another one looks often, audits as rarely
+    audit_every = engine.settings.audit_interval * max(every / engine.settings.sweep_interval, 1.0)
     place, audited_at = AuditPlace(), time.monotonic()
     while not stop.is_set():
         pause = every
         try:
-            if time.monotonic() - audited_at >= engine.settings.audit_interval:
+            if time.monotonic() - audited_at >= audit_every:
                 audited_at = time.monotonic()
                 await audit_once(engine, place)
             [look] = await engine.store.fetch("find_due_work")
