@@ -23,6 +23,7 @@ from headrace.settings import Settings
 from headrace.tasks import RunContext, Task
 from headrace.worker import processes
 from headrace.worker.child import Order
+from headrace.worker.conductor import Conductor
 from headrace.worker.loading import find_source
 from headrace.worker.processes import ProcessPool
 from headrace.worker.retries import Failure
@@ -41,6 +42,10 @@ async def pool() -> AsyncGenerator[ProcessPool]:
         await made.close()
 
 
+def no_conductor() -> Conductor:
+    raise AssertionError("these tasks do nothing durable")
+
+
 def order(task: Task[Any, Any], payload: Any = None) -> Order:
     data = None if payload is None else msgspec.json.encode(payload)
     return Order(find_source(task), data, "application/json", RunContext("run_1", task.id, queue="q"), None)
@@ -48,7 +53,7 @@ def order(task: Task[Any, Any], payload: Any = None) -> Order:
 
 async def call(children: ProcessPool, task: Task[Any, Any], payload: Any = None) -> Any:
     """The result, or the failure."""
-    answer = await children.execute(order(task, payload))
+    answer = await children.execute(order(task, payload), no_conductor)
     return answer if isinstance(answer, Failure) else msgspec.json.decode(answer.data or b"null")
 
 
@@ -83,7 +88,7 @@ async def test_an_idle_child_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_payloads_and_results_may_be_large() -> None:
     async with pool() as children:
-        answer = await children.execute(order(jobs.echo_in_process, "a" * 5_000_000))
+        answer = await children.execute(order(jobs.echo_in_process, "a" * 5_000_000), no_conductor)
         assert isinstance(answer, Packet)
         assert len(answer.data or b"") == 5_000_002
 
