@@ -19,6 +19,7 @@ from headrace.ids import format_batch_id
 from headrace.protocol.batches import CreateBatch
 from headrace.protocol.statuses import BatchStatus
 from headrace.store.statements import Plan, load_sql
+from tests.engine.batch_waiters import make_batch_waiter, read_waiter
 from tests.engine.helpers import claim, finish, look, make_items, register
 from tests.engine.test_plans import walk
 from tests.invariants import assert_invariants, fetch_sql
@@ -54,22 +55,6 @@ async def break_batch(engine: Engine, batch: BatchState, change: str) -> None:
     for row in await fetch_sql(engine, checks):
         await fetch_sql(engine, f"ALTER TABLE headrace.batches DROP CONSTRAINT {row['conname']}")
     await fetch_sql(engine, f"UPDATE headrace.batches SET {change} WHERE id = $1", batch.id)
-
-
-async def make_waiter(engine: Engine, batch: BatchState) -> UUID:
-    """A run that was put down until the batch has ended."""
-    waiter = await submit(engine, 1, task="waiter")
-    run_id = (await batches.list_batch_run_ids(engine, 1, waiter.id))[0]
-    await fetch_sql(engine, "UPDATE headrace.runs SET status = 'WAITING', attempt = 1 WHERE id = $1", run_id)
-    await fetch_sql(engine, "UPDATE headrace.batches SET watched = true WHERE id = $1", batch.id)
-    await fetch_sql(
-        engine,
-        "INSERT INTO headrace.journal (environment_id, run_id, point, kind, pending, made, target, created_at)"
-        " VALUES (1, $1, 'batch', 'batch', true, 1, $2, now())",
-        run_id,
-        batch.id,
-    )
-    return run_id
 
 
 async def run_interrupted(
@@ -129,21 +114,20 @@ async def test_a_batch_that_would_have_stayed_open_for_ever_is_ended_and_who_wai
 ) -> None:
     batch, _, _ = await begin(engine, ITEMS)
     await break_batch(engine, batch, f"{drift}, status = 'PROCESSING', completed_at = NULL")
-    waiter = await make_waiter(engine, batch)
+    waiter = await make_batch_waiter(engine, batch)
     found = await audit(engine)
     assert [(repair.batch_id, repair.ended) for repair in found.repairs] == [(batch.id, True)]
     assert found.woken == {waiter}
     ended = await look(engine, batch)
     assert (ended.status, ended.settled, ended.error) == (BatchStatus.COMPLETED, ITEMS, None)
     assert ended.completed_at is not None
-    [row] = await fetch_sql(engine, "SELECT status, resumes FROM headrace.runs WHERE id = $1", waiter)
-    assert (row["status"], row["resumes"]) == ("QUEUED", 1)
+    assert await read_waiter(engine, waiter) == ("QUEUED", 1)
     await assert_invariants(engine)
 
 
 async def test_a_batch_without_runs_is_aborted_and_says_so(engine: Engine) -> None:
     batch = await submit(engine)
-    waiter = await make_waiter(engine, batch)
+    waiter = await make_batch_waiter(engine, batch)
     await fetch_sql(engine, "DELETE FROM headrace.runs WHERE batch_id = $1", batch.id)
     [repair] = (await audit(engine)).repairs
     assert (repair.missing, repair.ended) == (ITEMS, True)
@@ -152,7 +136,7 @@ async def test_a_batch_without_runs_is_aborted_and_says_so(engine: Engine) -> No
     assert ended.error is not None
     assert ended.error["code"] == "BATCH_WITHOUT_RUNS"
     assert "sealed with 10 items, but has no run at all" in ended.error["message"]
-    assert (await fetch_sql(engine, "SELECT status FROM headrace.runs WHERE id = $1", waiter))[0]["status"] == "QUEUED"
+    assert await read_waiter(engine, waiter) == ("QUEUED", 1)
     assert (await audit(engine)).repairs == []
 
 
