@@ -37,7 +37,15 @@ from headrace.engine.outcomes import (
 )
 from headrace.engine.token_credentials import describe_token
 from headrace.errors import BatchTriggerError, ConfigurationError, PayloadError
-from headrace.ids import format_run_id, mint_batch_id, mint_run_id, mint_token_id, parse_batch_id, parse_token_id
+from headrace.ids import (
+    format_run_id,
+    mint_batch_id,
+    mint_run_id,
+    mint_token_id,
+    parse_batch_id,
+    parse_token_id,
+    store_of,
+)
 from headrace.payloads import STORED_TYPE
 from headrace.protocol.batches import CreateBatch
 from headrace.protocol.options import MAX_TAGS, RunOptions
@@ -66,7 +74,7 @@ class Deeds:
         match op:
             case ops.TriggerRun():
                 options = _with_tags(op.options, run, inherit=op.inherit_tags)
-                return ChildRun(mint_run_id(), op.task, Packet(op.payload), options, op.awaited)
+                return ChildRun(mint_run_id(store_of(run.id)), op.task, Packet(op.payload), options, op.awaited)
             case ops.OpenBatch():
                 items = None if op.items is None else _store_items(op.items, run, inherit=op.inherit_tags)
                 request = CreateBatch(
@@ -75,7 +83,7 @@ class Deeds:
                     parent_run_id=format_run_id(run.id),
                     start=op.start,
                 )
-                return ChildBatch(mint_batch_id(), request, items)
+                return ChildBatch(mint_batch_id(store_of(run.id)), request, items)
             case ops.Remember():
                 return Result(Packet(op.data))
             case ops.EndStep():
@@ -83,9 +91,9 @@ class Deeds:
             case ops.ChangeMetadata():
                 return _change_metadata(op, metadata)
             case _:
-                return self._describe_wait(op)
+                return self._describe_wait(run, op)
 
-    def _describe_wait(self, op: Any) -> Deed:
+    def _describe_wait(self, run: ClaimedRun, op: Any) -> Deed:
         match op:
             case ops.FollowBatch():
                 return Following(_batch_id(op.batch_id), op.settled)
@@ -93,7 +101,7 @@ class Deeds:
                 return Timer(op.seconds, op.until)
             case ops.MakeToken():
                 return NewToken(
-                    mint_token_id(),
+                    mint_token_id(store_of(run.id)),
                     self._describe_token,
                     op.timeout,
                     op.tags,
