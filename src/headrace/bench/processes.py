@@ -31,10 +31,12 @@ def running_server(database_url: str, extra: Mapping[str, str] | None = None) ->
 
 
 @contextlib.contextmanager
-def running_worker(database_url: str, concurrency: int) -> Generator[subprocess.Popen[bytes]]:
+def running_worker(
+    database_url: str, concurrency: int, extra: Mapping[str, str] | None = None
+) -> Generator[subprocess.Popen[bytes]]:
     """A worker that executes the benchmark's tasks."""
     tasks = str(Path(__file__).with_name("noop_tasks.py"))
-    with _running(["worker", tasks, "--concurrency", str(concurrency)], database_url, None) as process:
+    with _running(["worker", tasks, "--concurrency", str(concurrency)], database_url, extra) as process:
         yield process
 
 

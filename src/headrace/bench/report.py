@@ -10,7 +10,9 @@ import msgspec
 
 
 class Figures(msgspec.Struct, kw_only=True):
-    """What ``headrace bench --json`` prints. Rates are rows, runs or items a second; times are milliseconds."""
+    """What ``headrace bench --json`` prints. Rates are rows, runs or items a second; times are in milliseconds
+    (``_ms``) or seconds (``_s``), memory is in MiB.
+    """
 
     unnest_rows_per_s: float
     copy_rows_per_s: float
@@ -21,6 +23,17 @@ class Figures(msgspec.Struct, kw_only=True):
     start_p50_ms: float
     start_p99_ms: float
     offload_speedup: float
+    parent_1000_s: float
+    parent_10000_s: float
+    parent_gather_1000_s: float
+    parent_iterate_100000_s: float
+    parent_iterate_100000_rss_growth_mib: float
+    resume_p50_ms: float
+    resume_p99_ms: float
+    suspended_100000_rss_mib: float
+    suspended_100000_rss_growth_mib: float
+    suspended_100000_queries_per_worker_and_s: float
+    suspended_100000_queries_with_server_per_s: float
 
 
 FLOORS: Final = {
@@ -31,7 +44,17 @@ FLOORS: Final = {
 }
 """At least this, on two cores with PostgreSQL on the same machine."""
 
-CEILINGS: Final = {"start_p50_ms": 5.0, "start_p99_ms": 15.0, "ingest_rss_growth_mib": 150.0}
+CEILINGS: Final = {
+    "start_p50_ms": 5.0,
+    "start_p99_ms": 15.0,
+    "ingest_rss_growth_mib": 150.0,
+    "parent_1000_s": 0.5,
+    "parent_10000_s": 3.0,
+    "parent_iterate_100000_rss_growth_mib": 32.0,
+    "resume_p50_ms": 10.0,
+    "suspended_100000_rss_growth_mib": 50.0,
+    "suspended_100000_queries_per_worker_and_s": 1.0,
+}
 """At most this."""
 
 INGEST_SHARE: Final = 0.25
@@ -42,6 +65,12 @@ def take_median(values: Sequence[float]) -> float:
     """The median, to a sensible number of digits."""
     middle = statistics.median(values)
     return round(middle) if middle >= 100 else round(middle, 2)
+
+
+def take_percentiles(values: Sequence[float]) -> tuple[float, float]:
+    """The median and the 99th percentile."""
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
 
 
 def list_misses(figures: Figures) -> list[str]:

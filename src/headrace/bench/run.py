@@ -12,11 +12,15 @@ import asyncpg
 import httpx2
 
 from headrace.bench.ceilings import measure_copy, measure_unnest
+from headrace.bench.database import await_true, connected, empty_database
 from headrace.bench.ingest import MemoryWatch, make_body, stream_batch
 from headrace.bench.noop_tasks import noop, tell_time
+from headrace.bench.parents import measure_parents
 from headrace.bench.processes import API_KEY, running_server, running_worker
-from headrace.bench.report import Figures, take_median
+from headrace.bench.report import Figures, take_median, take_percentiles
+from headrace.bench.resumes import measure_resumes
 from headrace.bench.slow_store import running_slow_store
+from headrace.bench.suspended import measure_suspended
 from headrace.sdk import AsyncClient, Client
 
 REPEATS: Final = 3
@@ -25,6 +29,10 @@ _WARM_ITEMS: Final = 20_000
 _BULK_RUNS: Final = 10_000
 _DRAIN_RUNS: Final = 60_000
 _STARTS: Final = 200
+_CHILDREN: Final = (1_000, 10_000, 100_000)
+_RESUMES: Final = 100
+_SUSPENDED: Final = 100_000
+_IDLE_SECONDS: Final = 20.0
 _LARGE_PAYLOAD: Final = 512 * 1024
 _SERIAL_ITEMS: Final = 60
 _PARALLEL_ITEMS: Final = 1_000
@@ -53,7 +61,14 @@ def run_benchmark(database_url: str, *, quick: bool = False, progress: Progress 
     starts = [_measure_starts(database_url, _STARTS // part) for _ in range(repeats)]
     progress("uploads of large payloads")
     speedups = [_measure_offload(database_url, part) for _ in range(repeats)]
-    _run(_empty(database_url))
+    progress("parents of many children")
+    small, large, largest = (children // part for children in _CHILDREN)
+    parents = measure_parents(database_url, small, large, largest, repeats=repeats)
+    progress("resume latency")
+    resumes = [measure_resumes(database_url, max(_RESUMES // part, 10)) for _ in range(repeats)]
+    progress("suspended runs, at rest")
+    suspended = measure_suspended(database_url, _SUSPENDED // part, seconds=_IDLE_SECONDS / min(part, 4))
+    _run(empty_database(database_url))
     return Figures(
         unnest_rows_per_s=take_median(unnest),
         copy_rows_per_s=take_median(copy),
@@ -64,6 +79,17 @@ def run_benchmark(database_url: str, *, quick: bool = False, progress: Progress 
         start_p50_ms=take_median([p50 for p50, _ in starts]),
         start_p99_ms=take_median([p99 for _, p99 in starts]),
         offload_speedup=take_median(speedups),
+        parent_1000_s=take_median(parents.small),
+        parent_10000_s=take_median(parents.large),
+        parent_gather_1000_s=take_median(parents.gathered),
+        parent_iterate_100000_s=take_median([parents.iterated]),
+        parent_iterate_100000_rss_growth_mib=take_median([parents.rss_growth]),
+        resume_p50_ms=take_median([p50 for p50, _ in resumes]),
+        resume_p99_ms=take_median([p99 for _, p99 in resumes]),
+        suspended_100000_rss_mib=take_median([suspended.rss]),
+        suspended_100000_rss_growth_mib=take_median([suspended.rss - suspended.idle_rss]),
+        suspended_100000_queries_per_worker_and_s=take_median([suspended.worker_queries]),
+        suspended_100000_queries_with_server_per_s=take_median([suspended.all_queries]),
     )
 
 
@@ -71,7 +97,7 @@ def _measure_bulk(database_url: str, runs: int) -> float:
     """One call of the SDK on an open transaction of the caller's, to its commit: batch, runs, seal."""
 
     async def trigger() -> float:
-        await _empty(database_url)
+        await empty_database(database_url)
         connection: asyncpg.Connection[Any] = await asyncpg.connect(database_url)
         client = AsyncClient(api_key=API_KEY)
         try:
@@ -89,7 +115,7 @@ def _measure_bulk(database_url: str, runs: int) -> float:
 
 def _measure_ingest(database_url: str, items: int) -> tuple[float, float]:
     """Items a second from the first byte sent to the answer, and the growth of the server's memory in MiB."""
-    _run(_empty(database_url))
+    _run(empty_database(database_url))
     body = make_body(items)
     with running_server(database_url) as (url, pid):
         stream_batch(url, _WARM_ITEMS, make_body(_WARM_ITEMS))
@@ -102,7 +128,7 @@ def _measure_ingest(database_url: str, items: int) -> tuple[float, float]:
 
 def _measure_drain(database_url: str, runs: int) -> float:
     """Runs a second of one worker process, from the first claim to the last result, by the database's clock."""
-    _run(_empty(database_url))
+    _run(empty_database(database_url))
     with running_server(database_url) as (url, _):
         stream_batch(url, runs, make_body(runs))
     with running_worker(database_url, concurrency=500):
@@ -111,7 +137,7 @@ def _measure_drain(database_url: str, runs: int) -> float:
 
 def _measure_starts(database_url: str, starts: int) -> tuple[float, float]:
     """p50 and p99, in ms, from the call of ``trigger`` to the first line of the task, one run at a time."""
-    _run(_empty(database_url))
+    _run(empty_database(database_url))
     latencies: list[float] = []
     with ExitStack() as stack:
         url, _ = stack.enter_context(running_server(database_url))
@@ -123,8 +149,7 @@ def _measure_starts(database_url: str, starts: int) -> tuple[float, float]:
             if turn >= 10:
                 latencies.append((started - called) * 1000)
             time.sleep(0.06)  # idle again, and past the spacing of hints: a start from rest is measured
-    latencies.sort()
-    return latencies[len(latencies) // 2], latencies[min(len(latencies) - 1, int(len(latencies) * 0.99))]
+    return take_percentiles(latencies)
 
 
 def _measure_offload(database_url: str, part: int) -> float:
@@ -162,32 +187,16 @@ def _time_large_items(url: str, items: int) -> float:
 
 
 async def _await_drain(database_url: str, runs: int) -> float:
-    connection: asyncpg.Connection[Any] = await asyncpg.connect(database_url)
-    try:
-        while True:
-            await asyncio.sleep(0.25)
-            if await connection.fetchval("SELECT bool_and(completed_at IS NOT NULL) FROM headrace.batches"):
-                break
+    async with connected(database_url) as connection:
+        await await_true(connection, "bool_and(completed_at IS NOT NULL) FROM headrace.batches")
         row = await connection.fetchrow(
             "SELECT count(*) AS runs, count(*) FILTER (WHERE status = 'COMPLETED' AND output IS NOT NULL) AS completed,"
             " (SELECT count(*) FROM headrace.attempts) AS attempts,"
             " extract(epoch FROM max(finished_at) - min(started_at))::float8 AS seconds FROM headrace.runs"
         )
-    finally:
-        await connection.close()
     if row is None or not row["runs"] == row["completed"] == row["attempts"] == runs:
         raise RuntimeError(f"the drain of the benchmark did not keep every result and attempt: {row}")
     return row["seconds"]
-
-
-async def _empty(database_url: str) -> None:
-    connection: asyncpg.Connection[Any] = await asyncpg.connect(database_url)
-    try:
-        await connection.execute(
-            "TRUNCATE headrace.runs, headrace.attempts, headrace.batches, headrace.batch_aliases, headrace.idempotency_keys"
-        )
-    finally:
-        await connection.close()
 
 
 def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
