@@ -33,7 +33,18 @@ async def finish_runs(engine: Engine, lease: WorkerLease, finishes: Sequence[Fin
         return set()
     lanes = LaneFinder(lease.environment_id, engine.lanes, version=lease.version or None)
     ordered = sorted(finishes, key=lambda finish: finish.run_id)
-    written, woken = await engine.store.run_plan(_finish(lease, ordered, lanes))
+    written: set[UUID] = set()
+    woken = False
+    # Ends lock runs, then batches, then the runs that wait. A transaction that puts runs down locks those, so it must not
+    # go on to batches: it would wait for an end that waits for it.
+    for part in (
+        [f for f in ordered if f.status != RunStatus.WAITING],
+        [f for f in ordered if f.status == RunStatus.WAITING],
+    ):
+        if part:
+            some, any_woken = await engine.store.run_plan(_finish(lease, part, lanes))
+            written |= some
+            woken = woken or any_woken
     lanes.keep_lanes()
     engine.notices.runs_done(lease.environment_id)
     if woken:
