@@ -185,6 +185,9 @@ class Conductor:
         entry = self._entries.get(name) if name else None
         if name:
             self._asked[name] = asked
+        if entry is None and isinstance(asked.op, ops.Remember):
+            self._pass_over_way_to(name)
+            self._unpark()
         if entry is not None:
             self._meet(asked, entry)
         elif self._unmet:
@@ -202,10 +205,7 @@ class Conductor:
             return
         self._unmet.pop(entry.name, None)
         if isinstance(op, ops.Remember):
-            for name in [name for name in self._unmet if name.startswith(f"{entry.name}/")]:
-                del self._unmet[name]  # what led to it: it is not asked again
-                with contextlib.suppress(ValueError):
-                    self._order.remove(name)
+            self._pass_over_way_to(entry.name)
         if isinstance(op, ops.OpenBatch):
             del self._asked[op.name]
             asked.future.set_result(describe_outcome(op, entry))
@@ -214,6 +214,16 @@ class Conductor:
         else:
             self._await_point(asked, entry)
         self._unpark()
+
+    def _pass_over_way_to(self, kept: str) -> None:
+        """What led to a value that is kept is not asked again: it was asked before, or is not needed this time."""
+        for name in [name for name in self._unmet if name.startswith(f"{kept}/")]:
+            point = self._unmet.pop(name)
+            with contextlib.suppress(ValueError):
+                self._order.remove(name)
+            if point.seen is None:  # its outcome does not wake the run
+                self._seen[name] = -self._tick()
+                self._entries[name] = replace(point, seen=self._seen[name])
 
     def _await_point(self, asked: Asked, entry: Point) -> None:
         if entry.seen is not None and entry.seen < 0:
