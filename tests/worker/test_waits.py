@@ -94,6 +94,19 @@ async def test_a_token_that_nobody_completes_raises_wait_timeout(engine: Engine,
     assert run.error["name"] == "WaitTimeout"
 
 
+async def test_the_end_of_a_batch_that_was_iterated_wakes_nobody(engine: Engine) -> None:
+    async with living(engine, wait_linger=0.0):
+        run_id = await trigger(engine, jobs.iterate_then_ask, 3)
+        token_id = await _await_token(engine, run_id)
+        while (await look(engine, run_id)).status is not RunStatus.WAITING:
+            await engine.notices.wait_ready(1, 0.05)
+        before = (await look(engine, run_id)).attempt
+        await execute(engine, jobs.one, 1)  # as long as a child and back takes
+        assert (await look(engine, run_id)).attempt == before
+        await tokens.complete_token(engine, 1, token_id, Packet(b"7"))
+        assert read_output(await await_end(engine, run_id)) == 7
+
+
 @LINGERS
 async def test_a_step_has_retries_of_its_own(engine: Engine, tmp_path: Path, linger: float) -> None:
     async with living(engine, wait_linger=linger):

@@ -146,8 +146,17 @@ async def racer(seconds: float) -> str:
     return "quick" if quick in done else "slow"
 
 
+@task(id="d.iterate_then_ask", retry=ONCE)
+async def iterate_then_ask(numbers: int) -> Any:
+    async for outcome in double.batch_trigger_and_iterate(range(numbers)):
+        outcome.unwrap()
+    token = await wait.create_token()
+    await metadata.set("token", token.id)
+    return await wait.for_token(token)
+
+
 TASKS = [
     double, fail, gate, one, one_in_thread, one_in_process, failing, many, iterate, gathered, sleeper, asker, stepper,
-    retried, one_more, shower, racer,
+    retried, one_more, shower, racer, iterate_then_ask,
 ]  # fmt: skip
 __all__ = ["NondeterminismError"]

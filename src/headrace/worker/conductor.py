@@ -157,13 +157,16 @@ class Conductor:
     def list_seen(self, *, put_down: bool) -> tuple[tuple[str, int | None], ...]:
         """The order in which outcomes were told, as far as it is not written.
 
-        Of a run that is put down: outcomes that nobody asked for are told to nobody, and do not wake it again.
+        Of a run that is put down: what its code does not wait for now (the end of a batch whose outcomes it reads as they
+        come) does not wake it.
         """
         if put_down:
-            for name, point in self._unmet.items():
-                if not point.pending and point.seen is None:
-                    _log.warning("the journal has a point that the code does not come to", point=name)
+            for name, point in self._entries.items():
+                if point.seen is None and name not in self._asked:
                     self._seen[name] = -self._tick()
+            for name, point in self._unmet.items():
+                if not point.pending:
+                    _log.warning("the journal has a point that the code does not come to", point=name)
         return tuple(self._seen.items())
 
     def list_forgotten(self) -> tuple[str, ...]:
