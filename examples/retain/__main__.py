@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from headrace import AsyncBatchHandle, AsyncClient, Failed, Ok
+from headrace import AsyncBatchHandle, AsyncClient, Failed, HeadraceError, Ok
 
 from .documents import Retained
 from .library import open_library
@@ -20,20 +20,27 @@ from .tasks import retain_documents
 def main() -> int:
     """What a shell calls."""
     options = _make_parser().parse_args()
+    try:
+        return asyncio.run(_perform(options))
+    except (HeadraceError, LookupError, OSError, ValueError) as error:
+        print(f"retain: {error}", file=sys.stderr)
+        return 2
+
+
+async def _perform(options: argparse.Namespace) -> int:
     match options.command:
         case "add":
-            return asyncio.run(_add(options))
+            return await _add(options)
         case "follow":
-            return asyncio.run(_follow(options.batch))
+            return await _follow(options.batch)
         case _:
-            return asyncio.run(_search(options))
+            return await _search(options)
 
 
 async def _add(options: argparse.Namespace) -> int:
     documents = [*read_files(options.paths), *(read_installed() if options.installed else ())]
     if not documents:
-        print("there is no text in what you named", file=sys.stderr)
-        return 2
+        raise LookupError("there is no text in what you named")
     async with AsyncClient() as client, open_library() as library:
         await library.prepare()
         batch = await submit_documents(client, library, documents, tags=options.tag, key=options.key)

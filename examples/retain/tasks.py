@@ -12,7 +12,7 @@ class RetainError(Exception):
     """Some documents of a parcel could not be retained; the others were."""
 
 
-@task(id="retain-documents", queue="retain", retry=Retry(max_attempts=4, min_delay=0.5))
+@task(id="retain-documents", queue="retain", retry=Retry(max_attempts=4, min_delay=0.2))
 async def retain_documents(parcel: Parcel) -> list[Retained]:
     """Retains the documents of a parcel. Raises RetainError where some could not be, after it has done the others.
 

@@ -189,7 +189,18 @@ async def test_files_and_folders_are_read(world: World, tmp_path: Path):
     assert names == {"a.md", "plain"}
     found = await asyncio.to_thread(world.run, "search", "metal", "--limit", "1")
     assert "Iron is a metal" in found.stdout
-    assert (await asyncio.to_thread(world.run, "add", str(tmp_path / "notes" / "none"))).returncode == 2
+    for name in ("large", "larger"):
+        (tmp_path / name).write_text("word " * 400_000, encoding="utf-8")
+    for arguments, told in (
+        ([tmp_path / "none"], "no text in what you named"),
+        ([tmp_path / "plain", tmp_path / "plain"], "there more often"),
+        ([tmp_path / "large", tmp_path / "larger"], "batch_trigger() takes a batch of any length"),
+    ):
+        refused = await asyncio.to_thread(world.run, "add", *map(str, arguments))
+        assert refused.returncode == 2
+        assert told in refused.stderr
+        assert "Traceback" not in refused.stderr
+    assert len(await fetch(world.database_url, "SELECT 1 FROM headrace.batches")) == 1
 
 
 # What a re-submission does

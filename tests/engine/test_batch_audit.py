@@ -12,10 +12,12 @@ import pytest
 import structlog.testing
 
 from headrace.engine import batches
+from headrace.engine.audits import AuditPlace, audit_once
 from headrace.engine.batch_audit import BatchAudit, audit_batches, log_repairs
 from headrace.engine.engine import Engine
 from headrace.engine.outcomes import BatchCreated, BatchState, ClaimedRun, WorkerLease
 from headrace.ids import format_batch_id
+from headrace.metrics import render_metrics
 from headrace.protocol.batches import CreateBatch
 from headrace.protocol.statuses import BatchStatus
 from headrace.store.statements import Plan, load_sql
@@ -267,6 +269,21 @@ async def test_what_was_repaired_is_logged_as_a_bug(engine: Engine) -> None:
     assert (line["log_level"], line["batch"]) == ("error", format_batch_id(batch.id))
     assert line["event"].startswith("bug: ")
     assert (line["before"]["settled"], line["after"]["settled"]) == (3, 4)
+
+
+async def test_the_audit_of_the_sweeps_finds_it_and_goes_round(engine: Engine) -> None:
+    for _ in range(3):
+        batch, _, _ = await begin(engine, 4)
+    await fetch_sql(engine, "UPDATE headrace.batches SET updated_at = now() - interval '61 seconds'")
+    place = AuditPlace()
+    assert await audit_once(engine, place) == 0
+    assert place.batch == batch.id
+    await break_batch(engine, batch, "settled = 3")
+    assert await audit_once(engine, place) == 0  # it was at the end, and found nothing behind it
+    assert place.batch is None
+    assert await audit_once(engine, place) == 1
+    assert (await look(engine, batch)).settled == 4
+    assert 'headrace_repairs_total{kind="batch"}' in render_metrics().decode()
 
 
 async def test_history_costs_it_nothing(engine: Engine) -> None:

@@ -59,12 +59,16 @@ def batch(client: Client, names: list[str], images: list[Image], stream: AsyncIt
     client.batch_trigger(resize, images, idempotency_key="k")  # wrong
     client.batch_trigger(resize, images, start="now")  # wrong
     client.batch_trigger(resize, stream)  # wrong
+    client.submit(resize, names)  # wrong
+    client.submit(resize, images, start="seal")  # wrong
+    client.submit(resize, images, idempotency_key="k")  # wrong
     for outcome in client.batch_trigger(resize, images).results():
         outcome.value.bit_length()  # wrong
 
 
 async def batch_async(client: AsyncClient, names: list[str]) -> None:
     await client.batch_trigger(resize, names)  # wrong
+    await client.submit(resize, names)  # wrong
     await client.trigger(resize, 3)  # wrong
 
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any, TypedDict, assert_type
 
 from headrace import (
+    AsyncBatchHandle,
     AsyncClient,
     AsyncRunHandle,
     BatchHandle,
@@ -93,6 +94,8 @@ def batches(client: Client, images: list[Image], stream: Iterator[Image]) -> Non
     assert_type(thumbs, list[Thumb])
     client.batch_trigger(resize, [images[0], Item(images[1], delay="5m")])
     client.batch_trigger(resize, [images[0], Item({"depth": 1}, task=dig)])
+    assert_type(client.submit(resize, [images[0], Item(images[1])], batch_key="k", tags=["a"]), BatchHandle[Thumb])
+    assert_type(client.submit("by-id", [1, "two"]), BatchHandle[Any])
     assert_type(client.batch("batch_a", resize), BatchHandle[Thumb])
 
 
@@ -109,6 +112,7 @@ def asks_by_ok(outcome: Outcome[Thumb]) -> object:
 async def awaits(client: AsyncClient, image: Image, stream: AsyncIterator[Image]) -> None:
     assert_type(await client.trigger(resize, image), AsyncRunHandle[Thumb])
     assert_type(await (await client.trigger(resize, image)).result(), Thumb)
+    assert_type(await client.submit(resize, stream), AsyncBatchHandle[Thumb])
     batch = await client.batch_trigger(resize, stream)
     async for outcome in batch.results():
         assert_type(outcome.unwrap(), Thumb)
