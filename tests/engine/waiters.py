@@ -7,7 +7,7 @@ from uuid import UUID
 
 from headrace.engine.engine import Engine
 from headrace.ids import mint_run_id
-from headrace.store.statements import Plan, Statement
+from headrace.store.statements import Plan
 from headrace.store.store import run_plan_on
 from tests.invariants import fetch_sql
 
@@ -49,8 +49,3 @@ async def run_later(engine: Engine, shift: str, plan: Plan[Any]) -> Any:
     async with engine.store.connect() as connection, connection.transaction():
         await connection.execute("SELECT set_config('headrace.clock_shift', $1, true)", shift)
         return await run_plan_on(connection, plan)
-
-
-def explain_statement(name: str) -> str:
-    """The statement, explained as it is executed."""
-    return f"EXPLAIN (ANALYZE, FORMAT JSON) {Statement(name, ()).sql}"

@@ -28,12 +28,15 @@ batch_ids = st.builds(
 def test_what_is_written_reads_the_same(value: UUID) -> None:
     assert ids.parse_run_id(ids.format_run_id(value)) == value
     assert ids.parse_batch_id(ids.format_batch_id(value)) == value
+    assert ids.parse_token_id(ids.format_token_id(value)) == value
 
 
 @given(raw_ids)
 def test_the_kinds_are_not_taken_for_each_other(value: UUID) -> None:
     assert ids.parse_run_id(ids.format_batch_id(value)) is None
     assert ids.parse_batch_id(ids.format_run_id(value)) is None
+    assert ids.parse_token_id(ids.format_run_id(value)) is None
+    assert ids.parse_run_id(ids.format_token_id(value)) is None
 
 
 @given(raw_ids)
@@ -78,6 +81,7 @@ def test_any_text_is_an_id_or_none(text: str) -> None:
 def test_what_is_no_id(text: str) -> None:
     assert ids.parse_run_id(text) is None
     assert ids.parse_batch_id(text.replace("run_", "batch_")) is None
+    assert ids.parse_token_id(text.replace("run_", "waitpoint_")) is None
 
 
 def test_the_example_of_the_module_is_an_id() -> None:
@@ -100,9 +104,9 @@ def test_runs_of_a_batch_sort_by_index_and_stay_in_its_store(batch: UUID, one: i
 @pytest.mark.parametrize("store", ["0", "9", "a", "z"])
 def test_minted_ids_know_their_store_and_time(store: str) -> None:
     before = time.time_ns() // 1_000_000
-    run, batch = ids.mint_run_id(store), ids.mint_batch_id(store)
+    run, batch, token = ids.mint_run_id(store), ids.mint_batch_id(store), ids.mint_token_id(store)
     after = time.time_ns() // 1_000_000
-    for value in (run, batch):
+    for value in (run, batch, token):
         assert ids.store_of(value) == store
         assert before <= int.from_bytes(value.bytes[:6], "big") <= after
     assert ids.item_run_id(batch, 0) == batch  # the last four bytes of a batch are free
@@ -113,6 +117,7 @@ def test_minted_ids_know_their_store_and_time(store: str) -> None:
 def test_minted_ids_are_distinct() -> None:
     assert len({ids.mint_run_id() for _ in range(10_000)}) == 10_000
     assert len({ids.mint_batch_id() for _ in range(10_000)}) == 10_000
+    assert len({ids.mint_token_id() for _ in range(10_000)}) == 10_000
 
 
 def test_the_first_store_is_home() -> None:
