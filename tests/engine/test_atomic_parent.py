@@ -5,7 +5,8 @@ First its checks of acceptance (section 14), those that the engine can be asked 
 
  1  A killed worker's task goes on under another: ``worker/test_worker_deaths.py::test_runs_of_a_killed_worker_are_executed_by_another``
  2  What a stale worker says is refused: ``test_what_a_stale_worker_says_is_refused``
- 3  A crash at any statement of a submission: ``chaos/test_crash_points.py::test_a_one_shot_batch_is_whole_or_not_there``
+ 3  A crash at any statement of a submission: ``chaos/test_crash_points.py::test_a_one_shot_batch_is_whole_or_not_there``, which
+    ``test_every_statement_of_a_submission_is_a_point_where_it_is_killed`` keeps complete
  4  One key, fifty at once: ``test_fifty_submissions_with_one_key_at_once_make_one_parent``, and over HTTP
     ``e2e/test_submit.py::test_fifty_calls_with_one_key_at_once_make_one_batch``
  5  A thousand last children: ``test_last_children_at_once_end_their_parent_once_and_wake_its_waiter_once``
@@ -78,7 +79,9 @@ from headrace.ids import format_batch_id, format_run_id, item_run_id
 from headrace.protocol.batches import CreateBatch
 from headrace.protocol.options import RunOptions
 from headrace.protocol.statuses import BatchStatus, RunStatus
-from headrace.store.statements import load_sql
+from headrace.store.statements import Plan, load_sql
+from tests.chaos import crash_child, test_crash_points
+from tests.chaos.crash_child import ITEMS
 from tests.engine.batch_waiters import make_batch_waiter, read_waiter
 from tests.engine.helpers import claim, finish, look, make_items, register
 from tests.invariants import assert_invariants, fetch_sql
@@ -209,7 +212,9 @@ async def test_the_end_of_a_child_costs_the_same_however_many_siblings_it_has(en
         ended = await look(engine, parent)
         assert (ended.status, ended.settled) == (BatchStatus.COMPLETED, children)
     assert touched[10_000] < 2 * touched[1_000]
-    assert seconds[10_000] < 50 * max(seconds[1_000], 0.1)  # ten times the work; at a cost that is quadratic, a hundredfold
+    assert seconds[10_000] < 50 * max(
+        seconds[1_000], 0.1
+    )  # ten times the work; at a cost that is quadratic, a hundredfold
 
 
 async def count_pages(engine: Engine, lease: WorkerLease, ended: list[ClaimedRun]) -> int:
@@ -394,6 +399,29 @@ def test_one_rule_ends_every_parent() -> None:
         "recount_batch.sql",
     } <= by_rule
     assert by_abort == {"abort_unsealed_batches.sql", "abort_batch.sql"}
+
+
+async def test_every_statement_of_a_submission_is_a_point_where_it_is_killed(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Check 3: the list of points in the test of crashes leaves none out, whatever is added to a submission."""
+    sent: list[str] = []
+
+    async def note_statements(connection: Any, plan: Plan[Any]) -> Any:
+        try:
+            statement = next(plan)
+            while True:
+                sent.append(statement.name)
+                statement = plan.send(await connection.fetch(statement.sql, *statement.args))
+        except StopIteration as stop:
+            return stop.value
+
+    monkeypatch.setattr("headrace.store.store.run_plan_on", note_statements)
+    request = CreateBatch(run_count=ITEMS, idempotency_key="batch")
+    await batches.submit_batch(engine, 1, request, crash_child.make_items(), request_id="request-1")
+    [mark] = [mark for mark in test_crash_points.test_a_one_shot_batch_is_whole_or_not_there.pytestmark if mark.args]  # pyright: ignore[reportFunctionMemberAccess]
+    assert len(sent) > 8
+    assert {f"after:{name}" for name in sent} == set(mark.args[1])
 
 
 async def test_a_parent_is_born_with_all_its_children(engine: Engine) -> None:
