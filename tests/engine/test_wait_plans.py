@@ -114,6 +114,8 @@ SOME = range(1, 101)
 RUNS = [run_id(n) for n in SOME]
 
 MOST = {
+    "lock_waiters": (1, [target_of(n) for n in SOME], []),
+    "lock_due_waiters": (1000,),
     "complete_points": (1, [target_of(n) for n in SOME], []),
     "lock_runs": (1, RUNS),
     "wake_runs": (1, RUNS),
@@ -123,7 +125,7 @@ MOST = {
     "end_due_points": (1, RUNS, ["p"] * 100),
     "find_resolved_waiters": (1, RUNS),
     "mark_seen": (1, run_id(7), ["s"], [3]),
-    "end_due_waits": (1000,),
+    "end_due_waits": (1000, RUNS),
     "find_canceling": (1000,),
     "mark_canceling": (1, RUNS),
     "audit_waiting_runs": (-1, UUID(int=0), 100),

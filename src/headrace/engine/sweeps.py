@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
+from uuid import UUID
 
 import structlog
 
@@ -164,11 +165,13 @@ def _expire_keys(report: SweepReport, _engine: Engine) -> Plan[bool]:
 
 
 def _end_waits(report: SweepReport, _engine: Engine) -> Plan[bool]:
-    rows = yield from query("end_due_waits", _CHUNK)
+    locked = yield from query("lock_due_waiters", _CHUNK)
+    due: set[UUID] = {row["id"] for row in locked}
+    rows = (yield from query("end_due_waits", _CHUNK, sorted(due))) if due else []
     report.waits_ended += len(rows)
     report.environments.update(row["environment_id"] for row in rows)
     for environment_id, ended in _group_by_environment(rows).items():
-        yield from wake_runs(environment_id, {row["run_id"] for row in ended})
+        yield from wake_runs(environment_id, {row["run_id"] for row in ended}, locked=due)
     return len(rows) == _CHUNK
 
 
