@@ -1,5 +1,5 @@
 // What a TypeScript program does with the published SDK, against headrace. Prints one JSON object.
-import { batch, configure, runs, tasks } from "@trigger.dev/sdk";
+import { auth, batch, configure, runs, tasks, wait } from "@trigger.dev/sdk";
 
 configure({ baseURL: process.env.HEADRACE_API_URL, accessToken: process.env.HEADRACE_API_KEY });
 
@@ -43,8 +43,53 @@ try {
   missing = `${error.constructor.name} ${error.status}`;
 }
 
+const token = await wait.createToken({ timeout: "1h", tags: ["approval", "ts"], idempotencyKey: "token-once", idempotencyKeyTTL: "1d" });
+const sameToken = await wait.createToken({ idempotencyKey: "token-once" });
+const waitingToken = await wait.retrieveToken(token);
+await wait.completeToken(token, { status: "approved", at: [1, 2] });
+await wait.completeToken(token.id, { status: "rejected" });
+const completedToken = await wait.retrieveToken(token.id);
+
+const calledToken = await wait.createToken({ tags: "callback" });
+const called = await fetch(calledToken.url, { method: "POST", headers: { "content-type": "application/json" }, body: '{"by":"webhook"}' });
+const calledBack = await wait.retrieveToken(calledToken.id);
+
+const browserToken = await wait.createToken();
+await auth.withAuth({ baseURL: process.env.HEADRACE_API_URL, accessToken: browserToken.publicAccessToken }, () => wait.completeToken(browserToken.id));
+const browserDone = await wait.retrieveToken(browserToken.id);
+
+const lateToken = await wait.createToken({ timeout: new Date(Date.now() - 1000) });
+const timedOut = await until(() => wait.retrieveToken(lateToken.id), (answer) => answer.status === "TIMED_OUT");
+
+const tokenPage = await wait.listTokens({ limit: 2 });
+let tokensCounted = 0;
+for await (const _ of wait.listTokens({ limit: 2 })) tokensCounted++;
+const found = async (filter) => (await wait.listTokens(filter)).data.map((item) => item.id);
+const filtered = {
+  status: await found({ status: ["TIMED_OUT"] }),
+  tags: await found({ tags: ["ts", "none"], status: "COMPLETED", period: "1h" }),
+  key: await found({ idempotencyKey: "token-once", from: new Date(Date.now() - 3_600_000), to: new Date(Date.now() + 3_600_000) }),
+  before: await found({ to: new Date(0) }),
+};
+let missingToken;
+try {
+  await wait.completeToken("waitpoint_none", 1);
+} catch (error) {
+  missingToken = `${error.constructor.name} ${error.status}`;
+}
+
 console.log(
   JSON.stringify({
+    token: [waitingToken.status, waitingToken.tags, waitingToken.timeoutAt > waitingToken.createdAt, waitingToken.idempotencyKeyExpiresAt > waitingToken.timeoutAt],
+    tokenUrl: [token.url === waitingToken.url, token.url.startsWith(process.env.HEADRACE_API_URL)],
+    tokenKey: [sameToken.id === token.id, sameToken.isCached, token.isCached, waitingToken.idempotencyKey],
+    completed: [completedToken.status, completedToken.output, completedToken.error ?? null, completedToken.completedAt >= completedToken.createdAt],
+    callback: [called.status, calledBack.status, calledBack.output],
+    publicToken: [browserDone.status, browserDone.output ?? null],
+    timedOut: [timedOut.error.constructor.name, timedOut.error.message.startsWith("Waitpoint timed out at "), timedOut.output ?? null],
+    tokens: [tokenPage.data.length, tokensCounted, tokenPage.data[0].createdAt instanceof Date],
+    filtered: [filtered.status.length === 1 && filtered.status[0] === lateToken.id, filtered.tags.length === 1 && filtered.tags[0] === token.id, filtered.key[0] === token.id, filtered.before.length],
+    missingToken,
     run: [run.status, run.output, run.isSuccess, run.tags],
     batch: [many.runCount, typeof many.publicAccessToken, whole.status, whole.runs.length, last.output],
     stream: [streamed.status, streamed.runs.length, fourth.output],

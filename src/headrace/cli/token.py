@@ -12,6 +12,7 @@ from headrace.cli.connection import open_client, told_when_missing
 from headrace.cli.options import ApiKey, ApiUrl, Json
 from headrace.cli.outcome import OK, USAGE, CommandError
 from headrace.cli.output import format_value, out, print_fields, print_json, print_table
+from headrace.errors import ConfigurationError
 
 token_app: Final = App(name="token", help="List, create and complete tokens that runs wait for.")
 
@@ -89,7 +90,10 @@ def create(
     """Make a token. Whoever has its URL can complete it with a POST, without a key."""
     named = [tag.strip() for tag in (tags or "").split(",")]
     with open_client(api_url, api_key) as client:
-        token = client.create_token(timeout=timeout, tags=named, idempotency_key=key, idempotency_key_ttl=key_ttl)
+        try:
+            token = client.create_token(timeout=timeout, tags=named, idempotency_key=key, idempotency_key_ttl=key_ttl)
+        except ConfigurationError as error:
+            raise CommandError(str(error).removeprefix("create_token: "), USAGE) from None
     if json:
         print_json(
             {"id": token.id, "url": token.url, "publicAccessToken": token.public_token, "isCached": token.is_cached}
