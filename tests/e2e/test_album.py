@@ -42,9 +42,8 @@ class World:
 
     def await_answer(self, run_id: str) -> dict[str, str]:
         """What a run shows of the answer that it waits for, once it has been put down."""
-        return self.await_run(run_id, lambda run: run["status"] == "WAITING" and "answer" in run["metadata"])[
-            "metadata"
-        ]["answer"]
+        run = self.await_run(run_id, lambda run: run["status"] == "WAITING" and "answer" in run.get("metadata", {}))
+        return run["metadata"]["answer"]
 
     def await_run(self, run_id: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         seen: list[dict[str, Any]] = []
