@@ -64,11 +64,12 @@ def test_migrations_are_checked_printed_applied_and_applied_once(bare_url: str):
     env = clean_environment(database_url=bare_url)
     assert run_headrace("migrate", "--sql", env=env).stdout == format_migrations()
     checked = run_headrace("migrate", "--check", env=env)
-    assert (checked.returncode, checked.stdout) == (1, "missing: 0001_foundation\n")
-    assert json.loads(run_headrace("migrate", "--check", "--json", env=env).stdout) == {"missing": ["0001_foundation"]}
+    names = ["0001_foundation", "0002_waits", "0003_batch_audit"]
+    assert (checked.returncode, checked.stdout) == (1, f"missing: {', '.join(names)}\n")
+    assert json.loads(run_headrace("migrate", "--check", "--json", env=env).stdout) == {"missing": names}
     assert run_headrace("keys", "list", env=env).returncode == 3
     applied = run_headrace("migrate", "--json", env=env)
-    assert (applied.returncode, json.loads(applied.stdout)) == (0, {"applied": ["0001_foundation"]})
+    assert (applied.returncode, json.loads(applied.stdout)) == (0, {"applied": names})
     again = run_headrace("migrate", env=env)
     assert (again.returncode, again.stdout) == (0, "Nothing to do: the schema is up to date.\n")
     assert run_headrace("migrate", "--check", env=env).returncode == 0

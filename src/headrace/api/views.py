@@ -136,7 +136,7 @@ def _list_fields(run: RunView, environment: Environment) -> dict[str, Any]:
         "is_cancelled": status is RunStatus.CANCELED,
         "tags": run.tags,
         "queue": run.queue,
-        "attempt_count": run.attempt,
+        "attempt_count": run.attempt - run.resumes,
         "env": {"id": str(environment.id), "name": environment.slug},
         "duration_ms": _duration_ms(run),
         "depth": run.depth,

@@ -72,6 +72,16 @@ class _Execution:
         """Whether its code runs on the loop."""
         return self.task.is_async and self.task.isolation is None
 
+    def end(self) -> None:
+        """It is over. A thread of it that goes on gets nothing done any more.
+
+        Its task is let go of here, and not by the garbage collector: that would run the end of a task in the middle of
+        whatever a thread does, and CPython 3.11's ast.parse, for one, does not bear another thread coming in between.
+        """
+        self.cut = self.cut or "dropped"
+        self.job = None
+        self.tasks.clear()
+
     def conduct(self) -> Conductor:
         """Who keeps its journal. To be called on the loop."""
         if self.conductor is None:
@@ -237,6 +247,7 @@ class Executor:
             self._put(execution.lease, finish, run.task, perf_counter() - started)
         if self._executions.get(run.id) is execution:
             del self._executions[run.id]
+        execution.end()
         if execution.future is None or execution.future.done():
             self._release()
         else:
