@@ -15,7 +15,7 @@ from headrace.durations import parse_duration
 from headrace.engine.admission import judge_stream
 from headrace.engine.engine import Engine
 from headrace.engine.idempotency import BATCH_SCOPE, REQUEST_SCOPE, KeyClaim, claim_keys, fingerprint_request
-from headrace.engine.items import RunsBusyError, insert_items
+from headrace.engine.items import BUSY_DELAY, RunsBusyError, insert_items
 from headrace.engine.lanes import LaneFinder
 from headrace.engine.outcomes import (
     JSON_TYPE,
@@ -51,7 +51,6 @@ from headrace.store.statements import Plan, query
 CreateAnswer = BatchCreated | BatchExists | KeyConflict | BatchRefused
 
 _ALL_RESULTS: Final = 2**31 - 1
-_BUSY_DELAY: Final = 0.01
 
 
 async def create_batch(
@@ -88,8 +87,8 @@ async def submit_batch(
     if refused := _refuse_batch(request, engine.settings):
         return refused
     lanes = LaneFinder(environment_id, engine.lanes)
-    answer = await engine.store.run_plan(
-        fill_batch(
+    while True:
+        plan = fill_batch(
             environment_id,
             request,
             items,
@@ -98,8 +97,15 @@ async def submit_batch(
             request_id=request_id,
             traceparent=traceparent,
             lineage=lineage,
+            may_repeat=True,
         )
-    )
+        try:
+            answer = await engine.store.run_plan(plan)
+        except RunsBusyError:
+            lanes.met.clear()
+            await asyncio.sleep(BUSY_DELAY)
+        else:
+            break
     if isinstance(answer, BatchCreated):
         lanes.keep_lanes()
         engine.notices.runs_ready(environment_id)
@@ -143,7 +149,8 @@ async def _store_patiently(
         try:
             return await engine.store.run_plan(_fill_open_batch(lanes, batch_id, items, engine.settings))
         except RunsBusyError:  # a completion of a run that an item stands for is under way: milliseconds
-            await asyncio.sleep(_BUSY_DELAY)
+            lanes.met.clear()  # those that were made are rolled back
+            await asyncio.sleep(BUSY_DELAY)
 
 
 async def end_stream(
@@ -334,8 +341,13 @@ def fill_batch(
     traceparent: str | None = None,
     lineage: Lineage | None = None,
     batch_id: UUID | None = None,
+    may_repeat: bool = False,
 ) -> Plan[CreateAnswer]:
-    """Plan: the three steps of a batch at once: create, add all items, seal."""
+    """Plan: the three steps of a batch at once: create, add all items, seal.
+
+    With ``may_repeat`` it raises RunsBusyError where it would have to wait for a run while it holds that run's key, which
+    the run's end may want to free: it is to be rolled back and run again.
+    """
     answer = yield from open_batch(
         environment_id,
         request,
@@ -351,7 +363,7 @@ def fill_batch(
     batch = answer.batch
     for start in range(0, len(items), settings.ingest_chunk_items):
         chunk = items[start : start + settings.ingest_chunk_items]
-        yield from insert_items(batch, chunk, lanes, settings, is_new=True)
+        yield from insert_items(batch, chunk, lanes, settings, is_new=not may_repeat)
     sealed = yield from _seal_open_batch(environment_id, batch, len(items))
     if sealed is None:
         raise ValueError("the items of a one-shot batch must have the indexes from 0 to their number, each once")

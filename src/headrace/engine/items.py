@@ -25,6 +25,10 @@ _encode: Final = msgspec.json.Encoder().encode
 _NO_OPTIONS: Final = RunOptions()
 
 
+BUSY_DELAY: Final = 0.01
+"""Seconds after which what met RunsBusyError is tried again."""
+
+
 class RunsBusyError(Exception):
     """Runs that items resolve to are held by another transaction: roll back, and store the chunk again in a moment."""
 
@@ -35,7 +39,7 @@ def insert_items(
     """Plan: stores a chunk of an open batch whose row the transaction holds, and returns how many were new.
 
     An item that is there already is left as it was stored first. ``is_new`` says that this transaction made the batch,
-    so that nobody else can want its row. Raises ValueError on options that can't be read, RunsBusyError where it would
+    so that nobody else can want its row, and can't be repeated: it waits for the runs that items resolve to. Raises ValueError on options that can't be read, RunsBusyError where it would
     have to wait for a run while others may wait for the batch.
     """
     aliases: list[tuple[int, UUID]] = []

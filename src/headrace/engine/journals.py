@@ -7,6 +7,7 @@ run makes no child any more.
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ import msgspec
 from headrace.engine.batches import fill_batch, open_batch
 from headrace.engine.engine import Engine
 from headrace.engine.idempotency import KeyClaim, claim_keys, find_ttl, task_scope
-from headrace.engine.items import delayed_until, lane_name, stored_options
+from headrace.engine.items import BUSY_DELAY, RunsBusyError, delayed_until, lane_name, stored_options
 from headrace.engine.lanes import LaneFinder
 from headrace.engine.outcomes import JSON_TYPE, Lineage, Packet, Point, StoredItem, WorkerLease
 from headrace.engine.rows import read_point
@@ -166,12 +167,22 @@ async def write_points(
     ``seen`` are outcomes that the code was told since the last write. Raises RunLostError, and ValueError where options
     can't be read.
     """
-    lanes = LaneFinder(fence.lease.environment_id, engine.lanes)
-    points = await engine.store.run_plan(_write(fence, writes, seen, lanes, engine.settings))
+    lanes, points = await _write_patiently(engine, fence, writes, seen)
     lanes.keep_lanes()
     if any(isinstance(write.deed, ChildRun | ChildBatch) for write in writes):
         engine.notices.runs_ready(fence.lease.environment_id)
     return points
+
+
+async def _write_patiently(
+    engine: Engine, fence: Fence, writes: Sequence[PointWrite], seen: Sequence[tuple[str, int | None]]
+) -> tuple[LaneFinder, list[Point]]:
+    while True:
+        lanes = LaneFinder(fence.lease.environment_id, engine.lanes)
+        try:
+            return lanes, await engine.store.run_plan(_write(fence, writes, seen, lanes, engine.settings))
+        except RunsBusyError:  # a run that a key stands for is being ended: milliseconds
+            await asyncio.sleep(BUSY_DELAY)
 
 
 def _write(
@@ -220,12 +231,25 @@ def _make_rows(fence: Fence, writes: Sequence[PointWrite], lanes: LaneFinder, se
     """Plan: does what the points say, and gives the rows that say it."""
     children = [write for write in writes if isinstance(write.deed, ChildRun)]
     rows = (yield from _make_children(fence, children, lanes, settings)) if children else {}
-    for write in writes:
+    for write in sorted(writes, key=_lock_order):
         if not isinstance(write.deed, ChildRun) and write.name:
             row = _Row(write.name, write.made, "effect", seen=write.seen, cascade=write.cascade)
             yield from _do(fence, write.deed, row, lanes, settings)
             rows[write.name] = row
     return list(rows.values())
+
+
+def _lock_order(write: PointWrite) -> tuple[int, str]:
+    """Two runs that come to the same batches, tokens or keys in one moment take them in one order."""
+    match write.deed:
+        case Following(batch_id):
+            return (1, batch_id.hex)
+        case NewToken(idempotency_key=key):
+            return (2, key or "")
+        case TokenWait(token_id):
+            return (3, token_id.hex)
+        case _:
+            return (0, "")
 
 
 def _do(fence: Fence, deed: Deed, row: _Row, lanes: LaneFinder, settings: Settings) -> Plan[None]:
@@ -265,10 +289,11 @@ def _make_children(
     rows: dict[str, _Row] = {}
     fresh: list[ChildRun] = []
     others: list[tuple[_Row, UUID]] = []
+    targets = yield from _claim_keys(environment_id, writes, settings)
     for write in writes:
         assert isinstance(write.deed, ChildRun)
         child = write.deed
-        target = yield from _claim_key(environment_id, child, settings)
+        target = targets[write.name]
         row = _Row(write.name, write.made, "run", target=target, cascade=write.cascade, pending=child.awaited)
         rows[write.name] = row
         if target == child.run_id:
@@ -282,20 +307,34 @@ def _make_children(
     if fresh:
         yield from _insert_children(fence, fresh, lanes)
     if others:  # their rows are locked: an end that comes later sees that they are watched
-        states = yield from query("watch_runs", environment_id, sorted({target for _, target in others}))
+        states = yield from query("try_watch_runs", environment_id, sorted({target for _, target in others}))
+        # To wait for one here, holding its key, would be a cycle: an end holds the run, and may want to free the key.
+        if not all(state["watched"] for state in states):
+            raise RunsBusyError
         ended = {state["id"]: state["ended"] for state in states}
         for row, target in others:
             row.pending = not ended.get(target, True)
     return rows
 
 
-def _claim_key(environment_id: int, child: ChildRun, settings: Settings) -> Plan[UUID]:
-    if not child.options.idempotency_key:
-        return child.run_id
-    ttl = find_ttl(child.options, settings.idempotency_key_ttl)
-    claim = KeyClaim(task_scope(child.task), child.options.idempotency_key, child.run_id, ttl)
-    [holder] = yield from claim_keys(environment_id, [claim])
-    return holder.target_id
+def _claim_keys(environment_id: int, writes: Sequence[PointWrite], settings: Settings) -> Plan[dict[str, UUID]]:
+    """Plan: the run that each child is, by the name of its point: its own, or the one that its key stands for."""
+    targets: dict[str, UUID] = {}
+    claims: dict[tuple[str, str], KeyClaim] = {}
+    keyed: dict[str, tuple[str, str]] = {}
+    for write in writes:
+        assert isinstance(write.deed, ChildRun)
+        child = write.deed
+        targets[write.name] = child.run_id
+        if key := child.options.idempotency_key:
+            keyed[write.name] = name = (task_scope(child.task), key)
+            ttl = find_ttl(child.options, settings.idempotency_key_ttl)
+            claims.setdefault(name, KeyClaim(*name, child.run_id, ttl))  # within a moment the first child wins
+    if claims:  # all at once: the statement takes them in one order
+        holders = yield from claim_keys(environment_id, list(claims.values()))
+        held = {name: holder.target_id for name, holder in zip(claims, holders, strict=True)}
+        targets |= {point: held[name] for point, name in keyed.items()}
+    return targets
 
 
 def _insert_children(fence: Fence, children: Sequence[ChildRun], lanes: LaneFinder) -> Plan[None]:
@@ -342,6 +381,7 @@ def _make_batch(fence: Fence, deed: ChildBatch, row: _Row, lanes: LaneFinder, se
         traceparent=fence.traceparent,
         lineage=fence.lineage,
         batch_id=deed.batch_id,
+        may_repeat=True,
     )
     rows = yield from query("find_batch", environment_id, deed.batch_id)
     row.pending = rows[0]["completed_at"] is None
