@@ -10,11 +10,11 @@ import asyncio
 import random
 from collections import defaultdict, deque
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final, NamedTuple
 from uuid import UUID
 
 import asyncpg
+import msgspec
 import structlog
 
 from headrace import metrics
@@ -244,5 +244,7 @@ class Completer:
 def _replace_unstorable(report: Report, error: BaseException) -> Report:
     _log.error("a result can't be stored", run=format_run_id(report.finish.run_id), error=str(error))
     fault = internal_error("TASK_OUTPUT_ERROR", f"PostgreSQL can't store how the run ended: {error}")
-    finish = replace(report.finish, status=RunStatus.FAILED, output=Packet(None), error=fault, retry_in=None)
+    finish = msgspec.structs.replace(
+        report.finish, status=RunStatus.FAILED, output=Packet(None), error=fault, retry_in=None
+    )
     return report._replace(finish=finish)

@@ -19,6 +19,7 @@ from uuid import UUID
 
 import structlog
 
+from headrace import telemetry
 from headrace.durable import ops
 from headrace.durable.ops import Op
 from headrace.durable.port import Names
@@ -77,7 +78,8 @@ class Conductor:
         self._run = run
         self._tasks = tasks
         root = run.root_run_id or run.id
-        self._fence = Fence(lease, run.id, run.attempt, Lineage(run.id, root, run.depth + 1), run.traceparent)
+        traceparent = telemetry.current_traceparent() or run.traceparent  # the span of this attempt, where there is one
+        self._fence = Fence(lease, run.id, run.attempt, Lineage(run.id, root, run.depth + 1), traceparent)
         self._entries: dict[str, Point] = {point.name: point for point in run.journal}
         self._unmet: dict[str, Point] = {p.name: p for p in sorted(run.journal, key=lambda point: point.made)}
         told = sorted((p for p in run.journal if p.seen is not None and p.seen >= 0), key=lambda point: point.seen or 0)

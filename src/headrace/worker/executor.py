@@ -11,21 +11,21 @@ import contextvars
 import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from time import perf_counter
 from typing import Any, Final, Literal
 from uuid import UUID
 
+import msgspec
 import structlog
 
 from headrace import metrics, telemetry
-from headrace.durable.port import entered_port
+from headrace.durable.port import enter_port
 from headrace.engine.engine import Engine
 from headrace.engine.outcomes import JSON_TYPE, ClaimedRun, Finish, Packet, WorkerLease
 from headrace.ids import format_run_id
 from headrace.payloads import STORED_TYPE, PayloadStoreError
 from headrace.protocol.statuses import RunStatus
-from headrace.tasks import RunContext, Task, entered_run
+from headrace.tasks import RunContext, Task, enter_run
 from headrace.worker.calls import decode_arguments, encode_output, make_context
 from headrace.worker.child import Order
 from headrace.worker.conductor import SETTLE_TICKS, Conductor, Desk
@@ -33,7 +33,7 @@ from headrace.worker.loading import Source, find_source
 from headrace.worker.ports import RunPort
 from headrace.worker.processes import ProcessPool
 from headrace.worker.retries import Failure, decide_finish, describe_exception, describe_timeout, internal_error
-from headrace.worker.tracking import tracked_tasks
+from headrace.worker.tracking import track_tasks
 
 _LONGEST_LIMIT: Final = 1e9
 
@@ -275,16 +275,17 @@ class Executor:
                 return self._fail(execution, Failure(internal_error("PAYLOAD_STORE_ERROR", str(error))))
             payload_type = str(run.options.get("payloadType") or JSON_TYPE)
         context = make_context(run, task)
-        with entered_run(context), entered_port(RunPort(execution)), tracked_tasks(execution.tasks):
-            if self._tracing:
-                with _start_span(context) as span:
-                    output = await self._call(execution, payload, payload_type, context)
-                    if isinstance(output, Failure):
-                        span.fail(
-                            str(output.error.get("name") or output.error.get("code")), str(output.error["message"])
-                        )
-            else:
+        # in the context of this asyncio task, which is the run's own and ends with it: nothing has to be put back
+        enter_run(context)
+        enter_port(RunPort(execution))
+        track_tasks(execution.tasks)
+        if self._tracing:
+            with _start_span(context) as span:
                 output = await self._call(execution, payload, payload_type, context)
+                if isinstance(output, Failure):
+                    span.fail(str(output.error.get("name") or output.error.get("code")), str(output.error["message"]))
+        else:
+            output = await self._call(execution, payload, payload_type, context)
         if isinstance(output, Failure):
             return self._fail(execution, output)
         if output.data is not None and len(output.data) >= self._engine.settings.offload_threshold:
@@ -344,7 +345,7 @@ class Executor:
         if finish is None or finish.retry_in is None:
             return finish
         seen = conductor.list_seen(put_down=False)
-        return replace(finish, pin=pin, seen=seen, forget=conductor.list_forgotten())
+        return msgspec.structs.replace(finish, pin=pin, seen=seen, forget=conductor.list_forgotten())
 
     def _spawn(self, function: Callable[[_Execution], Coroutine[Any, Any, Any]], execution: _Execution) -> None:
         job: asyncio.Task[Any] = asyncio.get_running_loop().create_task(

@@ -21,14 +21,9 @@ _JOINS: Final = {"TaskGroup.__aexit__", "_wait", "TaskGroup._wait_tasks"}
 """Where asyncio (and anyio) wait for tasks of their own: each of these is looked at by itself."""
 
 
-@contextlib.contextmanager
-def tracked_tasks(tasks: Tasks) -> Generator[None]:
-    """Tasks that are created inside the block, and by those again, are put into ``tasks``."""
-    token = _current_tasks.set(tasks)
-    try:
-        yield
-    finally:
-        _current_tasks.reset(token)
+def track_tasks(tasks: Tasks) -> None:
+    """From here on tasks that the current one creates, and those again, are put into ``tasks``."""
+    _current_tasks.set(tasks)
 
 
 @contextlib.contextmanager
