@@ -125,6 +125,11 @@ def current_run() -> RunContext | None:
     return _current_run.get()
 
 
+def enter_run(context: RunContext) -> None:
+    """Make ``context`` the current run for the rest of the current asyncio task, which is the run's own. Workers use it."""
+    _current_run.set(context)
+
+
 @contextlib.contextmanager
 def entered_run(context: RunContext) -> Generator[RunContext]:
     """Make ``context`` the current run inside the block, for this thread or asyncio task. Workers use it."""

@@ -69,6 +69,11 @@ def current_port(doing: str, instead: str) -> Port:
     return port
 
 
+def enter_port(port: Port) -> None:
+    """Makes ``port`` that of the current run for the rest of the current context: an asyncio task has one of its own."""
+    _current_port.set(port)
+
+
 @contextlib.contextmanager
 def entered_port(port: Port) -> Generator[None]:
     """Makes ``port`` that of the current run inside the block, for this thread or asyncio task. Workers use it."""

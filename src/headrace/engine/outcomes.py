@@ -11,14 +11,15 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+from msgspec import Struct
+
 from headrace.protocol.options import RunOptions
 from headrace.protocol.statuses import BatchStatus, RunStatus
 
 JSON_TYPE: Final = "application/json"
 
 
-@dataclass(frozen=True, slots=True)
-class Packet:
+class Packet(Struct, frozen=True):
     """A payload or a result: its bytes and their media type.
 
     ``data`` is None where there is nothing. With type ``application/store`` the bytes are the path of an object in the
@@ -27,6 +28,9 @@ class Packet:
 
     data: bytes | None
     type: str = JSON_TYPE
+
+
+_NOTHING: Final = Packet(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,8 +294,7 @@ class Point:
     run_count: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimedRun:
+class ClaimedRun(Struct, frozen=True):  # one a run: a tenth of what a dataclass of this width costs to make
     """A run that this worker holds. ``attempt`` numbers its claims: with the worker it fences every write.
 
     ``failures`` counts the attempts that failed by themselves; those that a dead worker left behind are not among them,
@@ -325,8 +328,7 @@ class ClaimedRun:
         return self.attempt - self.resumes
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(Struct, frozen=True):
     """How an attempt ended, as the worker reports it.
 
     ``status`` is COMPLETED with an ``output``, or FAILED / CRASHED / TIMED_OUT with an ``error``; with ``retry_in``
@@ -339,7 +341,7 @@ class Finish:
     run_id: UUID
     attempt: int
     status: RunStatus
-    output: Packet = field(default_factory=lambda: Packet(None))
+    output: Packet = _NOTHING
     error: dict[str, object] | None = None
     retry_in: float | None = None
     pin: tuple[str, str] | None = None
