@@ -68,9 +68,8 @@ class Pending(Generic[T]):
 
     def __del__(self) -> None:
         if not self._asked:
-            warnings.warn(
-                f"{self._what} was never awaited, nor its .result() asked for: it did not happen", stacklevel=2
-            )
+            told = f"{self._what} was never awaited, nor its .result() asked for: it did not happen"
+            warnings.warn(told, RuntimeWarning, stacklevel=2)
 
     def __repr__(self) -> str:
         return f"<Pending {self._what}>"
