@@ -18,17 +18,28 @@ from uuid import UUID
 import msgspec
 
 from headrace.engine.batches import fill_batch, open_batch
+from headrace.engine.deeds import (
+    ChildBatch,
+    ChildRun,
+    Deed,
+    Fence,
+    Following,
+    MetadataChange,
+    NewToken,
+    PointWrite,
+    Result,
+    Timer,
+    TokenWait,
+)
 from headrace.engine.engine import Engine
 from headrace.engine.idempotency import KeyClaim, claim_keys, find_ttl, task_scope
 from headrace.engine.items import BUSY_DELAY, RunsBusyError, delayed_until, lane_name, stored_options
 from headrace.engine.lanes import LaneFinder
-from headrace.engine.outcomes import JSON_TYPE, Lineage, Packet, Point, StoredItem, WorkerLease
+from headrace.engine.outcomes import JSON_TYPE, Packet, Point
 from headrace.engine.rows import read_point
 from headrace.engine.token_outcomes import TokenCreated, TokenExists, TokenRefused
 from headrace.engine.tokens import lock_token, make_token
 from headrace.ids import format_run_id, minted_at
-from headrace.protocol.batches import CreateBatch
-from headrace.protocol.options import RunOptions
 from headrace.protocol.tokens import TokenStatus
 from headrace.settings import Settings
 from headrace.store.statements import Plan, query
@@ -38,103 +49,6 @@ _encode: Final = msgspec.json.Encoder().encode
 
 class RunLostError(Exception):
     """The run is no longer this worker's: it was canceled, or rescued from a worker that seemed dead."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fence:
-    """Who writes: the worker's lease and the run in that attempt; and where the run's children stand."""
-
-    lease: WorkerLease
-    run_id: UUID
-    attempt: int
-    lineage: Lineage
-    traceparent: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ChildRun:
-    """A child, made under ``run_id`` unless its idempotency key stands for a run: then that one is waited for."""
-
-    run_id: UUID
-    task: str
-    packet: Packet
-    options: RunOptions
-    awaited: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class ChildBatch:
-    """A batch of children. With ``items`` it is made, filled and sealed at once; without them it is only opened."""
-
-    batch_id: UUID
-    request: CreateBatch
-    items: Sequence[StoredItem] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Following:
-    """Some more items of a batch that are to end, beyond the ``settled`` that were counted."""
-
-    batch_id: UUID
-    settled: int
-
-
-@dataclass(frozen=True, slots=True)
-class Timer:
-    """A time: in so many seconds, or a date."""
-
-    seconds: float | None = None
-    until: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TokenWait:
-    """A token that somebody is to complete."""
-
-    token_id: UUID
-
-
-@dataclass(frozen=True, slots=True)
-class NewToken:
-    """A token that is made; ``describe`` gives what is kept of it, by its id and whether a key stood for it before."""
-
-    token_id: UUID
-    describe: Callable[[UUID, bool], Packet]
-    timeout: str | None
-    tags: Sequence[str]
-    idempotency_key: str | None
-    idempotency_key_ttl: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """How code ended that runs once: a value, or an error; or neither, and it is tried again ``retry_in`` seconds."""
-
-    value: Packet = field(default_factory=lambda: Packet(None))
-    error: dict[str, object] | None = None
-    retry_in: float | None = None
-    failures: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class MetadataChange:
-    """The run's metadata, as it is from now on."""
-
-    metadata: dict[str, Any]
-
-
-Deed = ChildRun | ChildBatch | Following | Timer | TokenWait | NewToken | Result | MetadataChange
-
-
-@dataclass(frozen=True, slots=True)
-class PointWrite:
-    """A point that the code has come to: its name, its moment, and what is done there."""
-
-    name: str
-    made: int
-    deed: Deed
-    seen: int | None = None
-    cascade: bool = True
 
 
 async def read_journals(engine: Engine, environment_id: int, runs: Sequence[UUID]) -> dict[UUID, list[Point]]:

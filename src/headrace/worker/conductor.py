@@ -23,8 +23,9 @@ from headrace import telemetry
 from headrace.durable import ops
 from headrace.durable.ops import Op
 from headrace.durable.port import Names
+from headrace.engine.deeds import Fence, PointWrite
 from headrace.engine.engine import Engine
-from headrace.engine.journals import Fence, PointWrite, RunLostError, write_points
+from headrace.engine.journals import RunLostError, write_points
 from headrace.engine.outcomes import ClaimedRun, Lineage, Point, WorkerLease
 from headrace.errors import HeadraceError, LimitError, NondeterminismError
 from headrace.ids import format_run_id

@@ -11,9 +11,7 @@ import msgspec
 
 from headrace.durable import ops
 from headrace.engine import batches
-from headrace.engine.engine import Engine
-from headrace.engine.environments import Environment
-from headrace.engine.journals import (
+from headrace.engine.deeds import (
     ChildBatch,
     ChildRun,
     Deed,
@@ -25,6 +23,8 @@ from headrace.engine.journals import (
     Timer,
     TokenWait,
 )
+from headrace.engine.engine import Engine
+from headrace.engine.environments import Environment
 from headrace.engine.outcomes import (
     JSON_TYPE,
     BatchRefused,
