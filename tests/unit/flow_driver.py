@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 import httpx2
 import msgspec
 
+from headrace.items import LineEncoder
 from headrace.sdk.effects import Answer, Broken, Flow, Send, Sleep
 from headrace.sdk.flows import RawJson, SealedBatch, stream_batch
-from headrace.items import LineEncoder
 from headrace.sdk.segments import ItemSource
 
 T = TypeVar("T")

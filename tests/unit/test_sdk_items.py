@@ -19,12 +19,12 @@ from tests.unit.flow_driver import Driver, answer, body_of
 from headrace.durations import parse_duration
 from headrace.engine.items import delayed_until
 from headrace.errors import BatchTriggerError, ConfigurationError, PayloadError
+from headrace.items import LineEncoder, make_options, read_options, spell_duration
 from headrace.protocol.ndjson import ItemDecoder, ParsedItem
 from headrace.protocol.options import QueueOption, RunOptions
 from headrace.sdk import AsyncClient, Client, Item
 from headrace.sdk.flows import trigger_run
 from headrace.sdk.inputs import count_items
-from headrace.items import LineEncoder, make_options, read_options, spell_duration
 from headrace.tasks import task
 
 

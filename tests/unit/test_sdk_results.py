@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tests.unit.flow_driver import BATCH, BROKEN, Driver, answer
 
 from headrace.errors import BatchTriggerError, ResultTimeoutError, RunFailedError
+from headrace.indexes import UnseenIndexes
 from headrace.sdk import AsyncBatchHandle, AsyncRunHandle, BatchHandle, Failed, Ok, RunHandle, flows
 from headrace.sdk.handles import _Looks
-from headrace.indexes import UnseenIndexes
 from headrace.tasks import task
 
 RESULTS = f"/api/v1/batches/{BATCH}/results"

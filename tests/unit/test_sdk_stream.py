@@ -23,9 +23,9 @@ from tests.unit.flow_driver import (
 )
 
 from headrace.errors import ApiError, BatchTriggerError, ConnectionFailedError, PayloadError
+from headrace.items import LineEncoder
 from headrace.sdk import segments
 from headrace.sdk.flows import SealedBatch, stream_batch
-from headrace.items import LineEncoder
 from headrace.sdk.segments import ItemSource
 
 ITEMS = f"/api/v3/batches/{BATCH}/items"

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from headrace import NondeterminismError, metadata, step, wait
+from headrace import metadata, step, wait
 from headrace.tasks import Retry, task
 
 ONCE = Retry(max_attempts=1)
@@ -28,14 +28,6 @@ async def double(number: int) -> int:
 @task(id="d.fail", retry=ONCE)
 async def fail(text: str) -> int:
     raise ValueError(text)
-
-
-@task(id="d.gate", retry=ONCE)
-async def gate(path: str) -> str:
-    """Ends when a file is there."""
-    while not Path(path).exists():
-        await asyncio.sleep(0.01)
-    return Path(path).read_text("utf-8")
 
 
 @task(id="d.one", retry=ONCE)
@@ -156,7 +148,6 @@ async def iterate_then_ask(numbers: int) -> Any:
 
 
 TASKS = [
-    double, fail, gate, one, one_in_thread, one_in_process, failing, many, iterate, gathered, sleeper, asker, stepper,
+    double, fail, one, one_in_thread, one_in_process, failing, many, iterate, gathered, sleeper, asker, stepper,
     retried, one_more, shower, racer, iterate_then_ask,
 ]  # fmt: skip
-__all__ = ["NondeterminismError"]
