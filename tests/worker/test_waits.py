@@ -94,6 +94,11 @@ async def test_a_token_that_nobody_completes_raises_wait_timeout(engine: Engine,
     assert run.error["name"] == "WaitTimeout"
 
 
+async def test_pages_of_outcomes_do_not_count_against_the_limit_of_points(engine: Engine) -> None:
+    async with living(engine, wait_linger=0.0, max_points=1):
+        assert read_output(await execute(engine, jobs.iterate, 2500)) == 2 * sum(range(2500))
+
+
 async def test_the_end_of_a_batch_that_was_iterated_wakes_nobody(engine: Engine) -> None:
     async with living(engine, wait_linger=0.0):
         run_id = await trigger(engine, jobs.iterate_then_ask, 3)

@@ -15,10 +15,10 @@ from headrace.durable.ops import (
     BatchOutcome,
     FollowBatch,
     ItemData,
+    KeepPage,
     OpenBatch,
     ReadOutcomes,
-    Recall,
-    Remember,
+    RecallPage,
     RunOutcome,
     SealBatch,
     StoreItems,
@@ -190,13 +190,12 @@ class _Batch:
 
     def next_page(self, unseen: UnseenIndexes) -> Steps[list[Outcome[Any]]]:
         """The outcomes that are there and were not given yet; waits for some. None are left where it is empty."""
-        if not self._batch_id:
+        if not self._batch_id or unseen.taken == self._count:
             return []
         self._pages += 1
-        name = f"{self._name}/page{self._pages}"
-        known: Value | None = yield Recall(name)
-        fresh = (yield from self._find_fresh(name, unseen)) if known is None else None
-        kept: Value = yield Remember(name, msgspec.json.encode([one.index for one in fresh or ()]))
+        known: bool = yield RecallPage(self._name, self._pages)
+        fresh = None if known else (yield from self._find_fresh(unseen))
+        kept: Value = yield KeepPage(self._name, self._pages, msgspec.json.encode([one.index for one in fresh or ()]))
         indexes: list[int] = msgspec.json.decode(kept.data or b"[]")
         if fresh is None and indexes:
             found: list[RunOutcome] = yield ReadOutcomes(self._batch_id, indexes=indexes)
@@ -206,11 +205,10 @@ class _Batch:
             unseen.take(index)
         return [_read_outcome(self._task, one) for one in fresh or ()]
 
-    def _find_fresh(self, page: str, unseen: UnseenIndexes) -> Steps[list[RunOutcome]]:
-        """Outcomes that were not given yet, at most a chunk; waits for some. None where all were given."""
-        looks = 0
+    def _find_fresh(self, unseen: UnseenIndexes) -> Steps[list[RunOutcome]]:
+        """Outcomes that were not given yet, at most a chunk; waits for some."""
         last: BatchOutcome | None = None
-        while self._count is None or unseen.taken < self._count:
+        while True:
             start = unseen.find_from(0)
             while True:
                 found: list[RunOutcome] = yield ReadOutcomes(self._batch_id, start=start, limit=CHUNK)
@@ -222,9 +220,7 @@ class _Batch:
                 start = found[-1].index + 1
             if last is not None and last.status in TERMINAL_BATCH_STATUSES:
                 raise _describe_abort(last, unseen.taken)
-            looks += 1
-            last = yield FollowBatch(f"{page}/more{looks}", self._batch_id, unseen.taken)
-        return []
+            last = yield FollowBatch(f"{self._name}/more", self._batch_id, unseen.taken)
 
     def _encode(self, items: Sequence[Any], position: int) -> list[ItemData]:
         shared = read_options(make_options(self._task, self._options)) if self._options else None

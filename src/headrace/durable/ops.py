@@ -6,11 +6,19 @@ An operation with a ``name`` is a durable point: it is written to the run's jour
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from msgspec import Struct
 
 from headrace.protocol.options import RunOptions
+
+ITERATE: Final = "iterate:"
+"""How the names of batches begin whose outcomes are given as they come."""
+
+
+def page_name(batch: str, number: int) -> str:
+    """The name by which code asks for a page of the batch's outcomes, 1 for the first."""
+    return f"{batch}~{number}"
 
 
 class Value(Struct, frozen=True):
@@ -85,7 +93,10 @@ class ReadOutcomes(Struct, frozen=True, tag=True):
 
 
 class FollowBatch(Struct, frozen=True, tag=True):
-    """More ended items of a batch than ``settled``, or its end. Told: BatchOutcome, as it is then."""
+    """More ended items of a batch than ``settled``, or its end. Told: BatchOutcome, as it is then.
+
+    A wait and no more: a replay that has the pages that followed does not come to it, and it may be asked again.
+    """
 
     kind: ClassVar[str] = "progress"
     name: str
@@ -93,18 +104,25 @@ class FollowBatch(Struct, frozen=True, tag=True):
     settled: int
 
 
-class Remember(Struct, frozen=True, tag=True):
-    """A value that is to be the same in every replay: ``data`` the first time. Told: the Value that was kept."""
+class KeepPage(Struct, frozen=True, tag=True):
+    """The indexes that are given to the code next, as JSON. Told: the Value that was kept, which a replay gives again."""
 
     kind: ClassVar[str] = "step"
-    name: str
+    batch: str
+    number: int
     data: bytes
 
+    @property
+    def name(self) -> str:
+        """The point's name."""
+        return page_name(self.batch, self.number)
 
-class Recall(Struct, frozen=True, tag=True):
-    """Whether a value was kept under this name. Told: Value or None. Not a point yet: nothing is written."""
 
-    name: str
+class RecallPage(Struct, frozen=True, tag=True):
+    """Whether that page was kept. Told: a bool. Not a point: nothing is written."""
+
+    batch: str
+    number: int
 
 
 class WaitTime(Struct, frozen=True, tag=True):
@@ -174,8 +192,8 @@ Op = (
     | AwaitBatch
     | ReadOutcomes
     | FollowBatch
-    | Remember
-    | Recall
+    | KeepPage
+    | RecallPage
     | WaitTime
     | MakeToken
     | AwaitToken

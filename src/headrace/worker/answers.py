@@ -42,7 +42,7 @@ def describe_outcome(op: Any, point: Point) -> Any:
             return ops.TokenOutcome(format_token_id(point.target), point.status, value)
         case ops.BeginStep() | ops.EndStep():
             return ops.StepState(point.succeeded is not None, value, point.error, point.failures)
-        case ops.Remember() | ops.MakeToken():
+        case ops.KeepPage() | ops.MakeToken():
             return value
         case _:
             return None

@@ -9,9 +9,8 @@ journal did, which is an error and not a guess.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -33,6 +32,7 @@ from headrace.payloads import PayloadStoreError
 from headrace.store.store import DATABASE_ERRORS
 from headrace.worker.answers import describe_outcome, has_failed
 from headrace.worker.deeds import Deeds
+from headrace.worker.pages import PageBook, is_page
 from headrace.worker.tracking import Tasks, all_wait
 from headrace.worker.watcher import Watcher
 
@@ -81,10 +81,14 @@ class Conductor:
         root = run.root_run_id or run.id
         traceparent = telemetry.current_traceparent() or run.traceparent  # the span of this attempt, where there is one
         self._fence = Fence(lease, run.id, run.attempt, Lineage(run.id, root, run.depth + 1), traceparent)
-        self._entries: dict[str, Point] = {point.name: point for point in run.journal}
-        self._unmet: dict[str, Point] = {p.name: p for p in sorted(run.journal, key=lambda point: point.made)}
-        told = sorted((p for p in run.journal if p.seen is not None and p.seen >= 0), key=lambda point: point.seen or 0)
+        self._pages = PageBook(run.journal)
+        points = [*(point for point in run.journal if not is_page(point)), *self._pages.points]
+        self._entries: dict[str, Point] = {point.name: point for point in points}
+        replayed = sorted((point for point in points if point.kind != "progress"), key=lambda point: point.made)
+        self._unmet: dict[str, Point] = {point.name: point for point in replayed}
+        told = sorted((p for p in replayed if p.seen is not None and p.seen >= 0), key=lambda point: point.seen or 0)
         self._order: deque[str] = deque(point.name for point in told if not point.pending)
+        self._count = sum(1 for point in replayed if not is_page(point))
         self._clock = max((max(p.made, abs(p.seen or 0)) for p in run.journal), default=0) + 1
         self._asked: dict[str, Asked] = {}
         self._parked: list[Asked] = []
@@ -112,16 +116,15 @@ class Conductor:
         match op:
             case ops.ReadMetadata():
                 future.set_result(dict(self._metadata))
-            case ops.Recall(name):
-                known = self._entries.get(name)
-                future.set_result(None if known is None else ops.Value(known.value.data, known.value.type))
+            case ops.RecallPage(batch, number):
+                future.set_result(ops.page_name(batch, number) in self._entries)
             case ops.ChangeMetadata(name="") if self._unmet:
                 future.set_result(None)  # a replay: what is shown now is of a later moment
             case ops.StoreItems() | ops.SealBatch() | ops.ReadOutcomes():
                 self._spawn(self._do_at_once(asked))
             case ops.AwaitBatch(name):
                 self._await_batch(asked, self._entries[name])
-            case ops.EndStep():
+            case ops.EndStep() | ops.FollowBatch():
                 self._asked[op.name] = asked
                 self._write(asked)
             case _:
@@ -170,7 +173,7 @@ class Conductor:
             for name, point in self._unmet.items():
                 if not point.pending:
                     _log.warning("the journal has a point that the code does not come to", point=name)
-        return tuple(self._seen.items())
+        return self._name_stored(self._seen)
 
     def list_forgotten(self) -> tuple[str, ...]:
         """The points whose failure ended the attempt: failed, and nothing was made or told after them."""
@@ -191,9 +194,6 @@ class Conductor:
         entry = self._entries.get(name) if name else None
         if name:
             self._asked[name] = asked
-        if entry is None and isinstance(asked.op, ops.Remember):
-            self._pass_over_way_to(name)
-            self._unpark()
         if entry is not None:
             self._meet(asked, entry)
         elif self._unmet:
@@ -210,8 +210,6 @@ class Conductor:
             asked.future.set_exception(_describe_other(op.name, f"{entry.name} ({entry.kind})"))
             return
         self._unmet.pop(entry.name, None)
-        if isinstance(op, ops.Remember):
-            self._pass_over_way_to(entry.name)
         if isinstance(op, ops.OpenBatch):
             del self._asked[op.name]
             asked.future.set_result(describe_outcome(op, entry))
@@ -220,16 +218,6 @@ class Conductor:
         else:
             self._await_point(asked, entry)
         self._unpark()
-
-    def _pass_over_way_to(self, kept: str) -> None:
-        """What led to a value that is kept is not asked again: it was asked before, or is not needed this time."""
-        for name in [name for name in self._unmet if name.startswith(f"{kept}/")]:
-            point = self._unmet.pop(name)
-            with contextlib.suppress(ValueError):
-                self._order.remove(name)
-            if point.seen is None:  # its outcome does not wake the run
-                self._seen[name] = -self._tick()
-                self._entries[name] = replace(point, seen=self._seen[name])
 
     def _await_point(self, asked: Asked, entry: Point) -> None:
         if entry.seen is not None and entry.seen < 0:
@@ -253,7 +241,9 @@ class Conductor:
     def _begin(self, asked: Asked) -> None:
         """The code has come to a new point."""
         settings = self._desk.engine.settings
-        if len(self._entries) + len(self._outbox) >= settings.max_points:
+        if not isinstance(asked.op, ops.KeepPage):
+            self._count += 1
+        if self._count > settings.max_points:
             text = f"the run came to more than {settings.max_points} durable points (HEADRACE_MAX_POINTS)"
             asked.future.set_exception(LimitError(f"{text}: do part of the work in children, or in a batch"))
         elif isinstance(asked.op, ops.TriggerRun | ops.OpenBatch) and self._run.depth >= settings.max_depth:
@@ -272,7 +262,8 @@ class Conductor:
             asked.future.set_exception(error)
             return
         cascade: bool = getattr(asked.op, "cascade", True)
-        self._outbox.append((asked, PointWrite(asked.op.name, self._tick(), deed, cascade=cascade)))
+        name = self._pages.store_name(asked.op.name)
+        self._outbox.append((asked, PointWrite(name, self._tick(), deed, cascade=cascade)))
         if not self._flushing:
             self._flushing = True
             self._spawn(self._flush())
@@ -297,7 +288,7 @@ class Conductor:
         hints = self._desk.watcher.count_hints()
         try:
             writes = [replace(write, deed=await self._desk.deeds.prepare(write.deed)) for _, write in taken]
-            points = await self._write_patiently(writes, tuple(seen.items()))
+            points = await self._write_patiently(writes, self._name_stored(seen))
         except RunLostError:
             self._desk.on_lost(self.run_id)
             return
@@ -333,6 +324,8 @@ class Conductor:
             if not asked.future.done():
                 asked.future.set_result(None)
             return
+        if isinstance(asked.op, ops.KeepPage):
+            point = replace(point, name=asked.op.name)
         self._entries[point.name] = point
         if isinstance(asked.op, ops.OpenBatch):
             del self._asked[point.name]
@@ -479,6 +472,9 @@ class Conductor:
         self._seen[name] = -self._tick()
         if name in self._entries:
             self._entries[name] = replace(self._entries[name], seen=self._seen[name])
+
+    def _name_stored(self, seen: Mapping[str, int | None]) -> tuple[tuple[str, int | None], ...]:
+        return tuple((self._pages.store_name(name), moment) for name, moment in seen.items())
 
     def _tick(self) -> int:
         self._clock += 1

@@ -84,7 +84,7 @@ class Deeds:
                     start=op.start,
                 )
                 return ChildBatch(mint_batch_id(store_of(run.id)), request, items)
-            case ops.Remember():
+            case ops.KeepPage():
                 return Result(Packet(op.data))
             case ops.EndStep():
                 return Result(Packet(op.value.data, op.value.type), op.error, op.retry_in, op.failures)

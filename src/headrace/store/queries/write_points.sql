@@ -1,5 +1,5 @@
 -- Durable points of one run. What is there already stays as it is (the same write, repeated after its answer got lost), but a
--- step that is not over yet may go on. Gives back what was written; the due time in seconds from now. Index: journal_pkey.
+-- step that is not over yet may go on, and more of a batch may be waited for again. Gives back what was written; the due time in seconds from now. Index: journal_pkey.
 INSERT INTO headrace.journal AS j (
     environment_id, run_id, point, kind, pending, made, seen, target, due_at, failures, succeeded, value, value_type, error, cascade,
     created_at, done_at
@@ -16,5 +16,5 @@ ON CONFLICT (environment_id, run_id, point) DO UPDATE
 SET pending = EXCLUDED.pending, seen = EXCLUDED.seen, due_at = EXCLUDED.due_at, failures = EXCLUDED.failures,
     succeeded = EXCLUDED.succeeded, value = EXCLUDED.value, value_type = EXCLUDED.value_type, error = EXCLUDED.error,
     done_at = EXCLUDED.done_at
-WHERE j.kind = 'step' AND j.succeeded IS NULL
+WHERE j.kind = 'progress' OR (j.kind = 'step' AND j.succeeded IS NULL)
 RETURNING j.point, extract(epoch FROM j.due_at - headrace.clock())::float8 AS due_in
