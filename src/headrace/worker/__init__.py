@@ -7,6 +7,18 @@ claimer     takes runs into free slots
 executor    executes them: on the loop, in a thread, or through
 processes     a process of their own, which runs
 child         this
+executions  one attempt under way: its code reaches through
+ports         (its thread, its task, its process) the
+conductor     that keeps its journal and replays it, with
+outbox          what is on its way into it,
+deeds           what is done at a point,
+answers         what the code is told of it,
+pages           outcomes of batches as they came,
+tracking        and which asyncio tasks are its own
+watcher     looks whether what runs in memory wait for has come
+put_downs   gives slots back of runs that wait for long
+recalls     ends runs that were canceled
+versions    which code this is
 completer   reports results by the chunk
 heartbeat   renews the lease where no claim did
 retries     from an exception to what is reported

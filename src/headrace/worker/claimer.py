@@ -92,7 +92,7 @@ class Claimer:
                 lease = self._tenure.lease
                 room = min(self._room(), CLAIM_RUNS)
                 if lease is None or room == 0:
-                    self._executor.make_room()
+                    self._executor.put_downs.make_room()
                     await self._sleep(None)
                 elif room < self._enough and room < CLAIM_RUNS and not await self._gather():
                     continue

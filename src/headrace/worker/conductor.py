@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
-from uuid import UUID
 
 import structlog
 
@@ -23,49 +21,22 @@ from headrace.durable import ops
 from headrace.durable.ops import Op
 from headrace.durable.port import Names
 from headrace.engine.deeds import Fence, PointWrite
-from headrace.engine.engine import Engine
-from headrace.engine.journals import RunLostError, write_points
+from headrace.engine.journals import RunLostError
 from headrace.engine.outcomes import ClaimedRun, Lineage, Point, WorkerLease
 from headrace.errors import HeadraceError, LimitError, NondeterminismError
 from headrace.ids import format_run_id
 from headrace.payloads import PayloadStoreError
-from headrace.store.store import DATABASE_ERRORS
 from headrace.worker.answers import describe_outcome, has_failed
-from headrace.worker.deeds import Deeds
+from headrace.worker.outbox import Asked, Desk, Outbox
 from headrace.worker.pages import PageBook, is_page
 from headrace.worker.tracking import Tasks, all_wait
-from headrace.worker.watcher import Watcher
 
 SETTLE_TICKS: Final = 8
 """Turns of the loop after which code that was told something stands still, or does something that is not durable."""
 
-_FLUSH_POINTS: Final = 500
-_FIRST_DELAY: Final = 0.05
-_LONGEST_DELAY: Final = 2.0
 _LOOK_AGAIN: Final = 0.02
 
 _log = structlog.get_logger("headrace.worker")
-
-
-@dataclass(slots=True)
-class Asked:
-    """A point that the code has come to and waits at."""
-
-    op: Any
-    future: asyncio.Future[Any]
-    state: str = "new"  # parked, writing, waiting, ready, abandoned
-    seen: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """What all runs of a worker share."""
-
-    engine: Engine
-    watcher: Watcher
-    deeds: Deeds
-    on_waiting: Callable[[UUID], None]
-    on_lost: Callable[[UUID], None]
 
 
 class Conductor:
@@ -80,7 +51,7 @@ class Conductor:
         self._tasks = tasks
         root = run.root_run_id or run.id
         traceparent = telemetry.current_traceparent() or run.traceparent  # the span of this attempt, where there is one
-        self._fence = Fence(lease, run.id, run.attempt, Lineage(run.id, root, run.depth + 1), traceparent)
+        fence = self._fence = Fence(lease, run.id, run.attempt, Lineage(run.id, root, run.depth + 1), traceparent)
         self._pages = PageBook(run.journal)
         points = [*(point for point in run.journal if not is_page(point)), *self._pages.points]
         self._entries: dict[str, Point] = {point.name: point for point in points}
@@ -93,15 +64,12 @@ class Conductor:
         self._asked: dict[str, Asked] = {}
         self._parked: list[Asked] = []
         self._ready: dict[str, tuple[Asked, Point]] = {}  # in the order of their coming
-        self._outbox: list[tuple[Asked, PointWrite]] = []
+        self._outbox = Outbox(desk, fence, self._pages.store_name, self._note_written)
         self._busy = 0
         self._futures: set[asyncio.Future[Any]] = set()
-        self._seen: dict[str, int | None] = {}
         self._metadata: dict[str, Any] = dict(run.metadata or _as_dict(run.options.get("metadata")))
         self._changed = asyncio.Event()
         self._jobs: set[asyncio.Task[None]] = set()
-        self._flushing = False
-        self._hints = desk.watcher.count_hints()
         self._spawn(self._tell())
 
     def perform(self, op: Op) -> asyncio.Future[Any]:
@@ -169,15 +137,15 @@ class Conductor:
         if put_down:
             for name, point in self._entries.items():
                 if point.seen is None and name not in self._asked:
-                    self._seen[name] = -self._tick()
+                    self._outbox.seen[name] = -self._tick()
             for name, point in self._unmet.items():
                 if not point.pending:
                     _log.warning("the journal has a point that the code does not come to", point=name)
-        return self._name_stored(self._seen)
+        return self._outbox.list_seen()
 
     def list_forgotten(self) -> tuple[str, ...]:
         """The points whose failure ended the attempt: failed, and nothing was made or told after them."""
-        seen = {name: self._seen.get(name, point.seen) for name, point in self._entries.items()}
+        seen = {name: self._outbox.seen.get(name, point.seen) for name, point in self._entries.items()}
         forgotten: list[str] = []
         while True:
             kept = [name for name in self._entries if name not in forgotten]
@@ -263,63 +231,11 @@ class Conductor:
             return
         cascade: bool = getattr(asked.op, "cascade", True)
         name = self._pages.store_name(asked.op.name)
-        self._outbox.append((asked, PointWrite(name, self._tick(), deed, cascade=cascade)))
-        if not self._flushing:
-            self._flushing = True
-            self._spawn(self._flush())
-
-    async def _flush(self) -> None:
-        """Writes what the code has come to, in order, a moment's points in one transaction."""
-        try:
-            await asyncio.sleep(0)  # others of this moment join
-            while self._outbox:
-                taken, self._outbox = self._outbox[:_FLUSH_POINTS], self._outbox[_FLUSH_POINTS:]
-                self._busy += 1
-                try:
-                    await self._write_all(taken)
-                finally:
-                    self._busy -= 1
-                    self._changed.set()
-        finally:
-            self._flushing = False
-
-    async def _write_all(self, taken: Sequence[tuple[Asked, PointWrite]]) -> None:
-        seen, self._seen = self._seen, {}
-        hints = self._desk.watcher.count_hints()
-        try:
-            writes = [replace(write, deed=await self._desk.deeds.prepare(write.deed)) for _, write in taken]
-            points = await self._write_patiently(writes, self._name_stored(seen))
-        except RunLostError:
-            self._desk.on_lost(self.run_id)
-            return
-        except Exception as error:  # noqa: BLE001 - of one of them: found by writing each by itself
-            self._seen = {**seen, **self._seen}
-            if len(taken) > 1:
-                for one in taken:
-                    await self._write_all([one])
-            elif not taken[0][0].future.done():
-                taken[0][0].future.set_exception(error)
-            return
-        self._hints = hints
-        by_name = {point.name: point for point in points}
-        for asked, write in taken:
-            self._note_written(asked, by_name.get(write.name))
-
-    async def _write_patiently(
-        self, writes: Sequence[PointWrite], seen: Sequence[tuple[str, int | None]]
-    ) -> list[Point]:
-        delay = _FIRST_DELAY
-        while True:
-            try:
-                return await write_points(self._desk.engine, self._fence, writes, seen)
-            except DATABASE_ERRORS as error:
-                if self._desk.deeds.is_final(error):
-                    raise
-                _log.warning("journal not written yet, trying again", error=f"{type(error).__name__}: {error}")
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, _LONGEST_DELAY)
+        if self._outbox.put(asked, PointWrite(name, self._tick(), deed, cascade=cascade)):
+            self._spawn(self._outbox.flush())
 
     def _note_written(self, asked: Asked, point: Point | None) -> None:
+        self._changed.set()
         if point is None:  # a change of metadata that is no point
             if not asked.future.done():
                 asked.future.set_result(None)
@@ -360,7 +276,7 @@ class Conductor:
             self._abandon(asked)
             return
         asked.state = "waiting"
-        self._desk.watcher.add(self, asked.op.name, due_in=due_in, since=self._hints)
+        self._desk.watcher.add(self, asked.op.name, due_in=due_in, since=self._outbox.hints)
         self._desk.on_waiting(self.run_id)
         self._changed.set()
 
@@ -379,8 +295,8 @@ class Conductor:
                 asked, point = told
                 value = await self._load(describe_outcome(asked.op, point))
                 if point.seen is None or point.seen < 0:
-                    self._seen[point.name] = self._tick()
-                    self._entries[point.name] = replace(point, seen=self._seen[point.name])
+                    self._outbox.seen[point.name] = self._tick()
+                    self._entries[point.name] = replace(point, seen=self._outbox.seen[point.name])
                 self._asked.pop(point.name, None)
                 if not asked.future.done():
                     if isinstance(value, Exception):
@@ -425,7 +341,7 @@ class Conductor:
         if abandoned:  # this time the code does want to know
             for asked in abandoned:
                 name = asked.op.name
-                self._seen[name] = None
+                self._outbox.seen[name] = None
                 self._entries[name] = replace(self._entries[name], seen=None)
                 self._await_point(asked, self._entries[name])
             return
@@ -449,7 +365,7 @@ class Conductor:
         return self._stands_still()
 
     def _stands_still(self) -> bool:
-        if self._busy or self._outbox or self._flushing:
+        if self._busy or self._outbox.busy:
             return False
         waited_for = {future for future in self._futures if not future.done()}
         return bool(waited_for) if self._tasks is None else all_wait(self._tasks, waited_for)
@@ -469,12 +385,9 @@ class Conductor:
         self._desk.watcher.remove(self, name)
         if self._asked.get(name) is asked:
             del self._asked[name]
-        self._seen[name] = -self._tick()
+        self._outbox.seen[name] = -self._tick()
         if name in self._entries:
-            self._entries[name] = replace(self._entries[name], seen=self._seen[name])
-
-    def _name_stored(self, seen: Mapping[str, int | None]) -> tuple[tuple[str, int | None], ...]:
-        return tuple((self._pages.store_name(name), moment) for name, moment in seen.items())
+            self._entries[name] = replace(self._entries[name], seen=self._outbox.seen[name])
 
     def _tick(self) -> int:
         self._clock += 1

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 from typing import Any, Final, Literal
 from uuid import UUID
@@ -28,17 +28,17 @@ from headrace.protocol.statuses import RunStatus
 from headrace.tasks import RunContext, Task, enter_run
 from headrace.worker.calls import decode_arguments, encode_output, make_context
 from headrace.worker.child import Order
-from headrace.worker.conductor import SETTLE_TICKS, Conductor, Desk
+from headrace.worker.conductor import Conductor
+from headrace.worker.executions import Execution
 from headrace.worker.loading import Source, find_source
+from headrace.worker.outbox import Desk
 from headrace.worker.ports import RunPort
 from headrace.worker.processes import ProcessPool
+from headrace.worker.put_downs import PutDowns
 from headrace.worker.retries import Failure, decide_finish, describe_exception, describe_timeout, internal_error
 from headrace.worker.tracking import track_tasks
 
 _LONGEST_LIMIT: Final = 1e9
-
-_SHORT_LINGER: Final = 0.05
-"""Seconds that a waiting run is kept in memory while there are no free slots."""
 
 _CLEAN_UP_SECONDS: Final = 5.0
 """How long tasks of a run that is over have to end."""
@@ -47,50 +47,6 @@ Put = Callable[[WorkerLease, Finish, str, float], None]
 """Takes the end of an attempt: ``Completer.put``."""
 
 _log = structlog.get_logger("headrace.worker")
-
-
-class _Execution:
-    """One attempt of a run under way here."""
-
-    __slots__ = ("conductor", "cut", "desk", "future", "job", "lease", "limit", "run", "task", "tasks", "waits_since")
-
-    def __init__(self, lease: WorkerLease, run: ClaimedRun, task: Task[Any, Any], desk: Desk) -> None:
-        self.lease = lease
-        self.run = run
-        self.task = task
-        self.desk = desk
-        self.conductor: Conductor | None = None  # from its first durable point on
-        self.tasks: set[asyncio.Task[Any]] = set()  # its code's own
-        self.waits_since: float | None = None
-        self.cut: Literal["timeout", "dropped", "put down"] | None = None  # why it was ended, if we did
-        self.job: asyncio.Task[None] | None = None
-        self.future: Future[Any] | None = None  # of its thread
-        self.limit: float | None = None  # its maxDuration
-
-    @property
-    def is_async(self) -> bool:
-        """Whether its code runs on the loop."""
-        return self.task.is_async and self.task.isolation is None
-
-    def end(self) -> None:
-        """It is over. A thread of it that goes on gets nothing done any more.
-
-        Its task is let go of here, and not by the garbage collector: that would run the end of a task in the middle of
-        whatever a thread does, and CPython 3.11's ast.parse, for one, does not bear another thread coming in between.
-        """
-        self.cut = self.cut or "dropped"
-        self.job = None
-        self.tasks.clear()
-
-    def conduct(self) -> Conductor:
-        """Who keeps its journal. To be called on the loop."""
-        if self.conductor is None:
-            if self.is_async and self.job is not None:
-                self.tasks.add(self.job)
-            self.conductor = Conductor(self.desk, self.lease, self.run, self.tasks if self.is_async else None)
-            if self.cut is not None:
-                self.conductor.close()
-        return self.conductor
 
 
 class _Raised:
@@ -125,14 +81,13 @@ class Executor:
         self._on_idle = on_idle
         self._slots = engine.settings.concurrency
         self._used = 0
-        self._executions: dict[UUID, _Execution] = {}
+        self._executions: dict[UUID, Execution] = {}
+        self.put_downs = PutDowns(self._executions, engine.settings.wait_linger, lambda: self.free > 0)
         self._threads = ThreadPoolExecutor(self._slots, thread_name_prefix="headrace-run")
         self._processes = ProcessPool(engine.settings)
-        self._jobs: set[asyncio.Task[Any]] = set()
         self._all_free = asyncio.Event()
         self._all_free.set()
         self._tracing = False
-        self._draining = False
         metrics.watch_executing(lambda: self._used)
 
     @property
@@ -161,7 +116,7 @@ class Executor:
         create_task = asyncio.get_running_loop().create_task
         assert self._desk is not None, "open() comes first"
         for run in runs:
-            execution = _Execution(lease, run, self._tasks[run.task], self._desk)
+            execution = Execution(lease, run, self._tasks[run.task], self._desk)
             self._executions[run.id] = execution
             execution.job = create_task(self._execute(execution))
 
@@ -174,47 +129,6 @@ class Executor:
         """Ends one run without a report: it is not this worker's any more."""
         if execution := self._executions.get(run_id):
             self._cut(execution, "dropped")
-
-    def note_waiting(self, run_id: UUID) -> None:
-        """A run has come to a wait: it is put down when that takes long, or at once where slots are short."""
-        execution = self._executions.get(run_id)
-        if execution is not None and execution.waits_since is None:
-            execution.waits_since = perf_counter()
-            linger = self._engine.settings.wait_linger if self.free and not self._draining else _SHORT_LINGER
-            asyncio.get_running_loop().call_later(linger, self._spawn, self._try_to_put_down, execution)
-
-    def drain(self) -> None:
-        """No more is started: what waits is put down, and goes on elsewhere."""
-        self._draining = True
-        self.make_room()
-
-    def make_room(self) -> None:
-        """Slots are short: puts down what waits."""
-        for execution in list(self._executions.values()):
-            if execution.waits_since is not None:
-                self._spawn(self._put_down_if_it_waits, execution)
-
-    async def _try_to_put_down(self, execution: _Execution) -> None:
-        if self._executions.get(execution.run.id) is not execution or execution.cut is not None:
-            return
-        if not await self._put_down_if_it_waits(execution):
-            execution.waits_since = None
-            if execution.conductor is not None and execution.conductor.is_waiting:
-                self.note_waiting(execution.run.id)
-
-    async def _put_down_if_it_waits(self, execution: _Execution) -> bool:
-        # The end of a task reaches who joins it some turns of the loop later; in between, all of them seem to wait.
-        for _ in range(SETTLE_TICKS):
-            if execution.conductor is None or execution.cut is not None or not execution.conductor.can_be_put_down():
-                return False
-            await asyncio.sleep(0)
-        if execution.conductor is None or execution.cut is not None or not execution.conductor.can_be_put_down():
-            return False
-        execution.cut = "put down"
-        execution.conductor.close()
-        if execution.is_async and execution.job is not None:
-            execution.job.cancel()
-        return True
 
     async def wait_free(self, timeout: float) -> bool:
         """Whether every slot was free within ``timeout`` seconds."""
@@ -229,7 +143,7 @@ class Executor:
         self._threads.shutdown(wait=False, cancel_futures=True)
         await self._processes.close()
 
-    async def _execute(self, execution: _Execution) -> None:
+    async def _execute(self, execution: Execution) -> None:
         run = execution.run
         started = perf_counter()
         timer = self._start_timer(execution)
@@ -256,7 +170,7 @@ class Executor:
         if not self._executions:
             self._on_idle()
 
-    def _start_timer(self, execution: _Execution) -> asyncio.TimerHandle | None:
+    def _start_timer(self, execution: Execution) -> asyncio.TimerHandle | None:
         limit: Any = (
             execution.run.options.get("maxDuration") if execution.run.options else 0
         ) or execution.task.max_duration
@@ -265,7 +179,7 @@ class Executor:
         execution.limit = min(float(limit), _LONGEST_LIMIT)
         return asyncio.get_running_loop().call_later(execution.limit, self._cut, execution, "timeout")
 
-    async def _attempt(self, execution: _Execution) -> Finish | None:
+    async def _attempt(self, execution: Execution) -> Finish | None:
         run, task = execution.run, execution.task
         payload, payload_type = run.payload, run.payload_type
         if payload_type == STORED_TYPE:
@@ -297,7 +211,7 @@ class Executor:
         return Finish(run.id, run.attempt, RunStatus.COMPLETED, output)
 
     async def _call(
-        self, execution: _Execution, payload: bytes | None, payload_type: str, context: RunContext
+        self, execution: Execution, payload: bytes | None, payload_type: str, context: RunContext
     ) -> Packet | Failure:
         """Calls the task's function where it belongs. Raises what the function raises."""
         task = execution.task
@@ -312,14 +226,14 @@ class Executor:
         value: Any = await task.fn(*arguments) if task.is_async else await self._call_in_thread(execution, arguments)
         return describe_exception(value.error) if isinstance(value, _Raised) else encode_output(task, value)
 
-    async def _call_in_thread(self, execution: _Execution, arguments: tuple[Any, ...]) -> Any:
+    async def _call_in_thread(self, execution: Execution, arguments: tuple[Any, ...]) -> Any:
         context = contextvars.copy_context()
         future = self._threads.submit(context.run, _call_function, execution.task.fn, arguments)
         execution.future = future
         value = await asyncio.wrap_future(future)
         return await value if inspect.isawaitable(value) else value
 
-    def _explain(self, execution: _Execution, error: BaseException) -> Finish | None:
+    def _explain(self, execution: Execution, error: BaseException) -> Finish | None:
         """What to report of an attempt that ended with an exception: nothing where we ended it for good."""
         if isinstance(error, asyncio.CancelledError):
             if execution.cut == "timeout":
@@ -328,7 +242,7 @@ class Executor:
                 return None
         return self._fail(execution, describe_exception(error))
 
-    async def _end_conduct(self, execution: _Execution, conductor: Conductor, finish: Finish | None) -> Finish | None:
+    async def _end_conduct(self, execution: Execution, conductor: Conductor, finish: Finish | None) -> Finish | None:
         """The run's code is over, or was left: nothing of it goes on. What is reported of it then."""
         conductor.close()
         me = asyncio.current_task()
@@ -347,17 +261,10 @@ class Executor:
         seen = conductor.list_seen(put_down=False)
         return msgspec.structs.replace(finish, pin=pin, seen=seen, forget=conductor.list_forgotten())
 
-    def _spawn(self, function: Callable[[_Execution], Coroutine[Any, Any, Any]], execution: _Execution) -> None:
-        job: asyncio.Task[Any] = asyncio.get_running_loop().create_task(
-            function(execution), context=contextvars.Context()
-        )
-        self._jobs.add(job)
-        job.add_done_callback(self._jobs.discard)
-
-    def _fail(self, execution: _Execution, failure: Failure) -> Finish:
+    def _fail(self, execution: Execution, failure: Failure) -> Finish:
         return decide_finish(execution.run, execution.task.retry, failure)
 
-    def _cut(self, execution: _Execution, why: Literal["timeout", "dropped"]) -> None:
+    def _cut(self, execution: Execution, why: Literal["timeout", "dropped"]) -> None:
         if execution.job is not None and not execution.job.done() and execution.cut != "dropped":
             execution.cut = why
             if execution.conductor is not None:

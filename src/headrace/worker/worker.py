@@ -18,10 +18,10 @@ from headrace.store.store import DATABASE_ERRORS
 from headrace.tasks import Task
 from headrace.worker.claimer import Claimer
 from headrace.worker.completer import Completer
-from headrace.worker.conductor import Desk
 from headrace.worker.deeds import Deeds
 from headrace.worker.executor import Executor
 from headrace.worker.heartbeat import Heartbeat
+from headrace.worker.outbox import Desk
 from headrace.worker.recalls import Recalls
 from headrace.worker.tenure import Tenure
 from headrace.worker.tracking import tracking_loop
@@ -179,7 +179,7 @@ class Worker:
             self._engine,
             watcher,
             Deeds(self._engine, environment),
-            on_waiting=self._executor.note_waiting,
+            on_waiting=self._executor.put_downs.note_waiting,
             on_lost=self._executor.drop,
         )
         self._executor.open(desk)
@@ -188,7 +188,7 @@ class Worker:
     async def _drain(self, claiming: asyncio.Task[None]) -> bool:
         self._state = "draining"
         self._claimer.stop()
-        self._executor.drain()
+        self._executor.put_downs.drain()
         _log.info("worker draining", executing=self._executor.used, timeout=self._engine.settings.drain_timeout)
         await self._unless_forced(asyncio.wait({claiming}))
         ended = await self._unless_forced(self._executor.wait_free(self._engine.settings.drain_timeout))
