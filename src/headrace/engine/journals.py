@@ -39,6 +39,7 @@ from headrace.engine.outcomes import JSON_TYPE, Packet, Point
 from headrace.engine.rows import read_point
 from headrace.engine.token_outcomes import TokenCreated, TokenExists, TokenRefused
 from headrace.engine.tokens import lock_token, make_token
+from headrace.engine.waits import wake_runs
 from headrace.ids import format_run_id, minted_at
 from headrace.protocol.tokens import TokenStatus
 from headrace.settings import Settings
@@ -69,8 +70,7 @@ async def end_due_points(
     engine: Engine, environment_id: int, points: Sequence[tuple[UUID, str]]
 ) -> dict[tuple[UUID, str], float]:
     """Ends those of ``points`` whose time has come by the database's clock; the seconds that each of the others has left."""
-    rows = await engine.store.fetch("end_due_points", environment_id, *_columns(points))
-    return {(row["run_id"], row["point"]): row["due_in"] for row in rows}
+    return await engine.store.run_plan(_end_due(environment_id, points))
 
 
 async def write_points(
@@ -97,6 +97,16 @@ async def _write_patiently(
             return lanes, await engine.store.run_plan(_write(fence, writes, seen, lanes, engine.settings))
         except RunsBusyError:  # a run that a key stands for is being ended: milliseconds
             await asyncio.sleep(BUSY_DELAY)
+
+
+def _end_due(environment_id: int, points: Sequence[tuple[UUID, str]]) -> Plan[dict[tuple[UUID, str], float]]:
+    # The run may be put down at this moment. Locked first, it is found waiting here, and is woken, or finds its point done.
+    runs = sorted({run_id for run_id, _ in points})
+    yield from query("lock_runs", environment_id, runs)
+    rows = yield from query("end_due_points", environment_id, *_columns(points))
+    left = {(row["run_id"], row["point"]): row["due_in"] for row in rows}
+    yield from wake_runs(environment_id, {point[0] for point in points if point not in left}, locked=runs)
+    return left
 
 
 def _write(
