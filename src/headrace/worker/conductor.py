@@ -83,11 +83,11 @@ class Conductor:
         future.add_done_callback(lambda _: self._drop(asked))
         match op:
             case ops.ReadMetadata():
-                future.set_result(dict(self._metadata))
+                asked.tell(dict(self._metadata))
             case ops.RecallPage(batch, number):
-                future.set_result(ops.page_name(batch, number) in self._entries)
+                asked.tell(ops.page_name(batch, number) in self._entries)
             case ops.ChangeMetadata(name="") if self._unmet:
-                future.set_result(None)  # a replay: what is shown now is of a later moment
+                asked.tell(None)  # a replay: what is shown now is of a later moment
             case ops.StoreItems() | ops.SealBatch() | ops.ReadOutcomes():
                 self._spawn(self._do_at_once(asked))
             case ops.AwaitBatch(name):
@@ -175,14 +175,14 @@ class Conductor:
         """The code has come to a point that the journal has."""
         op = asked.op
         if entry.kind != op.kind and not (entry.kind == "effect" and isinstance(op, ops.TriggerRun)):
-            asked.future.set_exception(_describe_other(op.name, f"{entry.name} ({entry.kind})"))
+            asked.tell(_describe_other(op.name, f"{entry.name} ({entry.kind})"))
             return
         self._unmet.pop(entry.name, None)
         if isinstance(op, ops.OpenBatch):
             del self._asked[op.name]
-            asked.future.set_result(describe_outcome(op, entry))
+            asked.tell(describe_outcome(op, entry))
         elif isinstance(op, ops.BeginStep) and not entry.pending and entry.succeeded is None:
-            asked.future.set_result(ops.StepState(is_over=False, failures=entry.failures))
+            asked.tell(ops.StepState(is_over=False, failures=entry.failures))
         else:
             self._await_point(asked, entry)
         self._unpark()
@@ -203,7 +203,8 @@ class Conductor:
         if not self._unmet and self._parked:
             parked, self._parked = self._parked, []
             for asked in parked:
-                self._begin(asked)
+                if not asked.future.done():  # else the code stopped asking
+                    self._begin(asked)
         self._changed.set()
 
     def _begin(self, asked: Asked) -> None:
@@ -213,12 +214,12 @@ class Conductor:
             self._count += 1
         if self._count > settings.max_points:
             text = f"the run came to more than {settings.max_points} durable points (HEADRACE_MAX_POINTS)"
-            asked.future.set_exception(LimitError(f"{text}: do part of the work in children, or in a batch"))
+            asked.tell(LimitError(f"{text}: do part of the work in children, or in a batch"))
         elif isinstance(asked.op, ops.TriggerRun | ops.OpenBatch) and self._run.depth >= settings.max_depth:
             text = f"the run is {self._run.depth} runs below the top of its tree (HEADRACE_MAX_DEPTH is {settings.max_depth})"
-            asked.future.set_exception(LimitError(f"{text}: it can trigger no children; does a task trigger itself?"))
+            asked.tell(LimitError(f"{text}: it can trigger no children; does a task trigger itself?"))
         elif isinstance(asked.op, ops.BeginStep):
-            asked.future.set_result(ops.StepState(is_over=False))
+            asked.tell(ops.StepState(is_over=False))
         else:
             self._write(asked)
 
@@ -227,7 +228,7 @@ class Conductor:
         try:
             deed = self._desk.deeds.describe(self._run, asked.op, self._metadata)
         except (ValueError, HeadraceError) as error:
-            asked.future.set_exception(error)
+            asked.tell(error)
             return
         cascade: bool = getattr(asked.op, "cascade", True)
         name = self._pages.store_name(asked.op.name)
@@ -237,16 +238,14 @@ class Conductor:
     def _note_written(self, asked: Asked, point: Point | None) -> None:
         self._changed.set()
         if point is None:  # a change of metadata that is no point
-            if not asked.future.done():
-                asked.future.set_result(None)
+            asked.tell(None)
             return
         if isinstance(asked.op, ops.KeepPage):
             point = replace(point, name=asked.op.name)
         self._entries[point.name] = point
         if isinstance(asked.op, ops.OpenBatch):
             del self._asked[point.name]
-            if not asked.future.done():
-                asked.future.set_result(describe_outcome(asked.op, point))
+            asked.tell(describe_outcome(asked.op, point))
         elif point.pending:
             self._wait(asked, point.due_in)
         elif point.kind in ("run", "token", "progress"):  # its outcome is elsewhere
@@ -262,11 +261,9 @@ class Conductor:
         except RunLostError:
             self._desk.on_lost(self.run_id)
         except Exception as error:  # noqa: BLE001 - the code is to see it
-            if not asked.future.done():
-                asked.future.set_exception(error)
+            asked.tell(error)
         else:
-            if not asked.future.done():
-                asked.future.set_result(result)
+            asked.tell(result)
         finally:
             self._busy -= 1
             self._changed.set()
@@ -298,11 +295,7 @@ class Conductor:
                     self._outbox.seen[point.name] = self._tick()
                     self._entries[point.name] = replace(point, seen=self._outbox.seen[point.name])
                 self._asked.pop(point.name, None)
-                if not asked.future.done():
-                    if isinstance(value, Exception):
-                        asked.future.set_exception(value)
-                    else:
-                        asked.future.set_result(value)
+                asked.tell(value)
                 if self._tasks is not None:
                     for _ in range(SETTLE_TICKS):
                         await asyncio.sleep(0)
@@ -351,7 +344,7 @@ class Conductor:
         parked, self._parked = self._parked, []
         for asked in parked:
             if not asked.future.done():
-                asked.future.set_exception(_describe_other(asked.op.name, expected.name))
+                asked.tell(_describe_other(asked.op.name, expected.name))
 
     def _list_abandoned(self) -> list[Asked]:
         return [asked for asked in self._asked.values() if asked.state == "abandoned"]

@@ -33,6 +33,15 @@ class Asked:
     future: asyncio.Future[Any]
     state: str = "new"  # parked, writing, waiting, ready, abandoned
 
+    def tell(self, value: Any) -> None:
+        """Gives ``value`` to the code, or raises it there; nothing where it stopped asking."""
+        if self.future.done():
+            return
+        if isinstance(value, BaseException):
+            self.future.set_exception(value)
+        else:
+            self.future.set_result(value)
+
 
 @dataclass(frozen=True, slots=True)
 class Desk:
@@ -105,8 +114,8 @@ class Outbox:
             if len(taken) > 1:
                 for one in taken:
                     await self._write([one])
-            elif not taken[0][0].future.done():
-                taken[0][0].future.set_exception(error)
+            else:
+                taken[0][0].tell(error)
             return
         self.hints = hints
         by_name = {point.name: point for point in points}
