@@ -212,8 +212,11 @@ def _span_of(order: Order) -> contextlib.AbstractContextManager[Any]:
 def _read_messages(connection: socket.socket, orders: queue.SimpleQueue[Message], ports: list[_PipePort]) -> None:
     stream = connection.makefile("rb")
     while True:
-        head = stream.read(LENGTH_BYTES)
-        body = stream.read(int.from_bytes(head, "big")) if len(head) == LENGTH_BYTES else b""
+        try:
+            head = stream.read(LENGTH_BYTES)
+            body = stream.read(int.from_bytes(head, "big")) if len(head) == LENGTH_BYTES else b""
+        except OSError:  # a worker that dies before it has read all that it was sent resets the connection
+            body = b""
         if not body:
             os._exit(0)  # the worker is gone: whatever runs here is nobody's any more
         message = decode_message(body)

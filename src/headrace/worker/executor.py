@@ -7,6 +7,7 @@ thread can't be stopped, so one whose run has timed out, or was lost with the le
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -250,7 +251,9 @@ class Executor:
         for task in others:
             task.cancel()
         if others:
-            await asyncio.wait(others, timeout=_CLEAN_UP_SECONDS)
+            # one that is dropped now waits no longer; its slot is free all the same
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait(others, timeout=_CLEAN_UP_SECONDS)
         run = execution.run
         pin = (run.task, run.queue)
         if execution.cut == "put down":

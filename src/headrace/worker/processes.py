@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any, Final
 
 from headrace.engine.outcomes import Packet
@@ -110,7 +111,8 @@ class ProcessPool:
         self._living.discard(child)
         if child in self._idle:
             self._idle.remove(child)
-        task = asyncio.create_task(child.end())
+        # a context of its own: it is no task of the run's, to be ended with those
+        task = asyncio.get_running_loop().create_task(child.end(), context=Context())
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 

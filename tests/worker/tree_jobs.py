@@ -1,0 +1,200 @@
+"""Tasks that wait for each other in trees, and say in files what became of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+from headrace import metadata, step, wait
+from headrace.outcomes import Ok, Outcome
+from headrace.tasks import Retry, task
+
+ONCE = Retry(max_attempts=1)
+
+
+def note(path: str, text: str = "x") -> int:
+    """One line more in a file; how many there are now."""
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write(f"{text}\n")
+    return len(Path(path).read_text("utf-8").splitlines())
+
+
+@task(id="r.gate", retry=ONCE)
+async def gate(path: str) -> str:
+    """Ends when a file is there; says that it has begun, and that it was cut off."""
+    note(f"{path}.begun", str(os.getpid()))
+    try:
+        while not Path(path).exists():
+            await asyncio.sleep(0.01)
+    except asyncio.CancelledError:
+        note(f"{path}.stopped")
+        raise
+    return Path(path).read_text("utf-8")
+
+
+@task(id="r.tree", retry=ONCE)
+async def tree(given: dict[str, Any]) -> Any:
+    """Waits for the next level; the last one waits at the gate."""
+    try:
+        if given["depth"] == 0:
+            return _name_end(await gate.trigger_and_wait(given["gate"]))
+        return _name_end(await tree.trigger_and_wait({**given, "depth": given["depth"] - 1}))
+    except asyncio.CancelledError:
+        note(f"{given['gate']}.left")
+        raise
+
+
+@task(id="r.tree_in_thread", retry=ONCE)
+def tree_in_thread(given: dict[str, Any]) -> Any:
+    try:
+        return _name_end(tree.trigger_and_wait({**given, "depth": given["depth"] - 1}).result())
+    finally:
+        note(f"{given['gate']}.left")
+
+
+@task(id="r.tree_in_process", retry=ONCE, isolation="process")
+def tree_in_process(given: dict[str, Any]) -> Any:
+    return _name_end(tree.trigger_and_wait({**given, "depth": given["depth"] - 1}).result())
+
+
+@task(id="r.leaving", retry=ONCE)
+async def leaving(path: str) -> str:
+    """Its child goes on when it is canceled itself."""
+    return (await gate.trigger_and_wait(path, on_cancel="leave")).unwrap()
+
+
+@task(id="r.never", retry=ONCE)
+async def never(number: int) -> int:
+    """For workers that do not have it."""
+    return number
+
+
+@task(id="r.wide", retry=ONCE)
+async def wide(count: int) -> int:
+    return len(await never.batch_trigger_and_wait(range(count)))
+
+
+@task(id="r.iterating", retry=ONCE)
+async def iterating(count: int) -> int:
+    total = 0
+    async for outcome in never.batch_trigger_and_iterate(range(count)):
+        total += outcome.ok
+    return total
+
+
+@task(id="r.cleaning", retry=ONCE)
+async def cleaning(path: str) -> str:
+    """A task of its own takes long to leave."""
+
+    async def clean() -> None:
+        try:
+            await wait.for_(60)
+        finally:
+            note(f"{path}.cleaning")
+            while not Path(path).exists():
+                with contextlib.suppress(asyncio.CancelledError):  # it will not be hurried
+                    await asyncio.sleep(0.01)
+
+    helper = asyncio.create_task(clean())
+    await wait.for_(60, key="own")
+    await helper
+    return "done"
+
+
+@task(id="r.steps", retry=ONCE)
+async def steps(path: str) -> list[Any]:
+    """Steps, a child and a timer, one after the other, and the gate in their middle."""
+    first = await step("first", note, f"{path}.first")
+    child = (await counted.trigger_and_wait(f"{path}.child")).unwrap()
+    second = await step("second", note, f"{path}.second")
+    passed = (await gate.trigger_and_wait(path)).unwrap()
+    await wait.for_(0.1)
+    third = await step("third", note, f"{path}.third")
+    return [first, child, second, passed, third]
+
+
+@task(id="r.counted", retry=ONCE)
+async def counted(path: str) -> int:
+    return note(path)
+
+
+@task(id="r.stepper", retry=ONCE)
+async def stepper(given: dict[str, Any]) -> int:
+    """A child a turn, and after some of them it stands in code that is not durable until the gate is open."""
+    total = 0
+    for turn in range(given["turns"]):
+        total += (await counted.trigger_and_wait(f"{given['gate']}.{turn}")).unwrap()
+        if turn == given["stop"]:
+            note(f"{given['gate']}.begun", str(os.getpid()))
+            while not Path(given["gate"]).exists():
+                await asyncio.sleep(0.01)
+    return total
+
+
+@task(id="r.napping", retry=ONCE)
+async def napping(seconds: float) -> str:
+    await wait.for_(seconds)
+    return "awake"
+
+
+@task(id="r.asking", retry=ONCE)
+async def asking(token_id: str) -> Any:
+    return await wait.for_token(token_id)
+
+
+@task(id="r.deep", retry=Retry(max_attempts=3, min_delay=0.01))
+async def deep(depth: int) -> int:
+    return depth if depth == 0 else (await deep.trigger_and_wait(depth - 1)).unwrap()
+
+
+@task(id="r.many_points", retry=Retry(max_attempts=3, min_delay=0.01))
+async def many_points(count: int) -> int:
+    for number in range(count):
+        await wait.for_(0, key=f"nap {number}")
+    return count
+
+
+@task(id="r.many_at_once", retry=Retry(max_attempts=3, min_delay=0.01))
+async def many_at_once(count: int) -> int:
+    return len(await asyncio.gather(*(counted.trigger(f"/nowhere/{number}") for number in range(count))))
+
+
+@task(id="r.showing", retry=ONCE)
+async def showing(size: int) -> list[Any]:
+    """What is shown stays as it was when a change is refused."""
+    await metadata.set("kept", 1)
+    try:
+        await metadata.set("large", "x" * size)
+    except Exception as error:  # noqa: BLE001 - its kind is what is asked for
+        return [type(error).__name__, str(error), await metadata.current()]
+    return ["none", "", {}]
+
+
+@task(id="r.showing_in_thread", retry=ONCE)
+def showing_in_thread(size: int) -> list[Any]:
+    metadata.set("kept", 1).result()
+    try:
+        metadata.set("large", "x" * size).result()
+    except Exception as error:  # noqa: BLE001
+        return [type(error).__name__, str(error), metadata.current().result()]
+    return ["none", "", {}]
+
+
+@task(id="r.showing_in_process", retry=ONCE, isolation="process")
+def showing_in_process(size: int) -> list[Any]:
+    metadata.set("kept", 1).result()
+    try:
+        metadata.set("large", "x" * size).result()
+    except Exception as error:  # noqa: BLE001
+        return [type(error).__name__, str(error), metadata.current().result()]
+    return ["none", "", {}]
+
+
+def _name_end(outcome: Outcome[Any]) -> str:
+    return "COMPLETED" if isinstance(outcome, Ok) else outcome.status
+
+
+TREES = [gate, tree, tree_in_thread, tree_in_process]
