@@ -1,0 +1,68 @@
+"""What random programs (tests/chaos/test_programs.py) found, each in its smallest form."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from headrace import Item, Retry, step, task, wait
+from headrace.engine.engine import Engine
+from headrace.engine.sweeps import run_sweeps
+from tests.worker.helpers import execute, read_output, working
+
+pytestmark = pytest.mark.anyio
+
+ONCE = Retry(max_attempts=1)
+
+
+@task(id="f.slow", retry=ONCE)
+async def slow(number: float) -> float:
+    await wait.for_(number)
+    return number
+
+
+@task(id="f.doubled", retry=ONCE)
+async def doubled(numbers: list[float]) -> list[float]:
+    """A batch in which the last item has the key of the first."""
+    items = [Item(number, idempotency_key=str(number)) for number in [*numbers, numbers[0]]]
+    return [outcome.unwrap() for outcome in await slow.batch_trigger_and_wait(items)]
+
+
+@task(id="f.timed_out", retry=ONCE)
+async def timed_out() -> str:
+    """A step that takes too long is given up; and the run is put down after that."""
+    takes_long = asyncio.ensure_future(step("takes long", asyncio.sleep, 60))
+    patience = asyncio.ensure_future(wait.for_(0.1, key="patience"))
+    done, _ = await asyncio.wait({takes_long, patience}, return_when=asyncio.FIRST_COMPLETED)
+    takes_long.cancel()
+    await wait.for_(0.1, key="rest")
+    return "given up" if patience in done else "done"
+
+
+async def test_a_batch_has_not_ended_when_its_first_item_has(engine: Engine) -> None:
+    """They have one id, and a run that a key stands for is watched."""
+    async with living(engine):
+        assert read_output(await execute(engine, doubled, [0.01, 0.5])) == [0.01, 0.5, 0.01]
+
+
+async def test_a_step_is_given_up_before_the_run_is_put_down(engine: Engine) -> None:
+    """The replay begins the step again, gives it up, and comes at once to the last point that it has met."""
+    async with living(engine):
+        run = await execute(engine, timed_out)
+    assert run.resumes > 0
+    assert read_output(run) == "given up"
+
+
+@asynccontextmanager
+async def living(engine: Engine) -> AsyncGenerator[None]:
+    stop = asyncio.Event()
+    sweeping = asyncio.create_task(run_sweeps(engine, stop))
+    tasks: list[Any] = [slow, doubled, timed_out]
+    async with working(engine, *tasks, wait_linger=0.0):
+        yield
+    stop.set()
+    await sweeping
