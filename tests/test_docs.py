@@ -12,18 +12,27 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import pytest
 from cyclopts import App
 
+from headrace import Task, metadata, wait
 from headrace.protocol.statuses import BatchStatus, RunStatus
 from headrace.settings import PREFIX, Setting, Settings
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = ROOT / "docs" / "reference" / "settings.md"
 COMMANDS = ROOT / "docs" / "reference" / "cli.md"
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "tests").glob("*.md")])
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "tests").glob("*.md"),
+        *(ROOT / "examples").rglob("*.md"),
+    ]
+)
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)")
 NAMED_TEST = re.compile(r"`((?:[\w.-]+/)*test_\w+\.py)::(\w+)`")
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -95,6 +104,17 @@ def test_tests_that_are_named_exist(page: Path) -> None:
     assert missing == []
 
 
+def test_every_promise_names_tests_that_hold_it() -> None:
+    """That the tests are there is the test above; here, that no row of the page of guarantees goes without."""
+    rows: list[str] = []
+    text = (ROOT / "docs" / "explanation" / "guarantees.md").read_text(encoding="utf-8")
+    for section in text.split("\n## ")[1:]:
+        rows += re.findall(r"^\| (?!Promise \|)(?!-)(.+) \|$", section, re.MULTILINE)
+    assert len(rows) > 40
+    without = [row for row in rows if not re.search(r"\[`test_\w+`\]\(", row) and "assert_invariants" not in row]
+    assert without == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_examples_in_python_are_python(page: Path) -> None:
     """They compile, and what they import from headrace is there."""
@@ -114,6 +134,26 @@ def test_the_page_of_settings_is_what_the_settings_are() -> None:
 
 def test_the_page_of_commands_is_what_the_commands_are() -> None:
     assert COMMANDS.read_text(encoding="utf-8") == format_commands(), "run: python -m tests.test_docs --write"
+
+
+def test_the_page_of_waiting_has_every_name() -> None:
+    """Whatever a run's code can ask for, and every error and setting of it, stands on its page."""
+    text = (ROOT / "docs" / "reference" / "durable.md").read_text(encoding="utf-8")
+    asked = [f"Task.{name}" for name in vars(Task) if "trigger" in name]
+    asked += [f"{module.__name__}.{name}" for module in (wait, metadata) for name in list_public_functions(module)]
+    names = [name.replace("headrace.durable.waits", "wait").replace("headrace.durable.", "") for name in asked]
+    names += [
+        "step(name",
+        "NotInRunError",
+        "NondeterminismError",
+        "LimitError",
+        "WaitTimeout",
+        "StepFailedError",
+        "Abort",
+    ]
+    names += [f"HEADRACE_{name.upper()}" for name in ("wait_linger", "max_points", "max_depth", "version")]
+    assert [name for name in names if name not in text] == []
+    assert len(names) > 20
 
 
 def test_the_page_of_statuses_has_every_status() -> None:
@@ -180,6 +220,12 @@ def read_prose(page: Path) -> str:
 def list_anchors(page: Path) -> set[str]:
     headings = re.findall(r"^#+ (.+)$", read_prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def list_public_functions(module: ModuleType) -> list[str]:
+    """The functions that a module defines for its users."""
+    found = inspect.getmembers(module, inspect.isfunction)
+    return [name for name, function in found if not name.startswith("_") and function.__module__ == module.__name__]
 
 
 def list_tests(file: Path) -> set[str]:
