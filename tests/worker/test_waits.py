@@ -112,6 +112,20 @@ async def test_the_end_of_a_batch_that_was_iterated_wakes_nobody(engine: Engine)
         assert read_output(await await_end(engine, run_id)) == 7
 
 
+async def test_a_replay_is_told_the_same_credentials_and_none_is_stored(engine: Engine) -> None:
+    async with living(engine, wait_linger=0.0):
+        run = await execute(engine, jobs.same_token, 1.1)  # a second later a token's times would be others
+    assert run.resumes > 0
+    told = read_output(run)
+    assert isinstance(run.metadata, dict)
+    assert run.metadata["first"] == told
+    rows = await engine.store.fetch("read_journals", 1, [run.id])
+    kept = b"".join(row["value"] or b"" for row in rows).decode()
+    assert told[0] in kept
+    assert told[1].rpartition("/")[2] not in kept
+    assert told[2] not in kept
+
+
 @LINGERS
 async def test_a_step_has_retries_of_its_own(engine: Engine, tmp_path: Path, linger: float) -> None:
     async with living(engine, wait_linger=linger):

@@ -147,7 +147,15 @@ async def iterate_then_ask(numbers: int) -> Any:
     return await wait.for_token(token)
 
 
+@task(id="d.same_token", retry=ONCE)
+async def same_token(seconds: float) -> list[str]:
+    token = await wait.create_token()
+    await metadata.set("first", [token.id, token.url, token.public_token])
+    await wait.for_(seconds)
+    return [token.id, token.url, token.public_token]
+
+
 TASKS = [
     double, fail, one, one_in_thread, one_in_process, failing, many, iterate, gathered, sleeper, asker, stepper,
-    retried, one_more, shower, racer, iterate_then_ask,
+    retried, one_more, shower, racer, iterate_then_ask, same_token,
 ]  # fmt: skip

@@ -247,6 +247,14 @@ class TokenOutcome(Struct, frozen=True, tag=True):
     value: Value = Value()
 
 
+class MadeToken(Struct, frozen=True, tag=True):
+    """A token that was made, as it is kept: its credentials follow from this."""
+
+    token_id: str
+    is_cached: bool
+    made_at: int
+
+
 class StepState(Struct, frozen=True, tag=True):
     """A step: over with a value or an error, or to be run now, after so many failures."""
 

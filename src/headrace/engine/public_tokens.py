@@ -17,9 +17,11 @@ from headrace.engine.environments import Environment
 _encode = cast("Callable[..., str]", jwt.encode)  # pyright: ignore[reportUnknownMemberType]
 
 
-def mint_public_token(environment: Environment, scopes: Sequence[str], lifetime: int) -> str:
-    """A public token for ``scopes``, good for ``lifetime`` seconds."""
-    now = int(time.time())
+def mint_public_token(
+    environment: Environment, scopes: Sequence[str], lifetime: int, *, issued_at: int | None = None
+) -> str:
+    """A public token for ``scopes``, good for ``lifetime`` seconds from now, or from ``issued_at`` (Unix time)."""
+    now = int(time.time()) if issued_at is None else issued_at
     claims = {**public_subject(environment), "scopes": list(scopes), "iat": now, "exp": now + lifetime}
     return _encode(claims, environment.signing_secret, algorithm="HS256")
 

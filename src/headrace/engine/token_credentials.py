@@ -22,9 +22,14 @@ LIFETIME: Final = 86_400
 _PREFIX: Final = b"headrace token callback: "
 
 
-def describe_token(environment: Environment, token_id: UUID, api_url: str, *, is_cached: bool = False) -> Token:
-    """What a program is told of a token that it made. ``api_url`` is where the world finds the server."""
-    public = mint_public_token(environment, [completion_scope(token_id)], LIFETIME)
+def describe_token(
+    environment: Environment, token_id: UUID, api_url: str, *, is_cached: bool = False, issued_at: int | None = None
+) -> Token:
+    """What a program is told of a token that it made. ``api_url`` is where the world finds the server.
+
+    The same each time for the same ``issued_at``: that is how a replay is told the same without any of it being stored.
+    """
+    public = mint_public_token(environment, [completion_scope(token_id)], LIFETIME, issued_at=issued_at)
     return Token(format_token_id(token_id), callback_url(environment, token_id, api_url), public, is_cached)
 
 

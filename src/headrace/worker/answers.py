@@ -42,8 +42,10 @@ def describe_outcome(op: Any, point: Point) -> Any:
             return ops.TokenOutcome(format_token_id(point.target), point.status, value)
         case ops.BeginStep() | ops.EndStep():
             return ops.StepState(point.succeeded is not None, value, point.error, point.failures)
-        case ops.KeepPage() | ops.MakeToken():
+        case ops.KeepPage():
             return value
+        case ops.MakeToken():
+            return msgspec.json.decode(point.value.data or b"", type=ops.MadeToken)
         case _:
             return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
@@ -39,6 +40,7 @@ from headrace.engine.token_credentials import describe_token
 from headrace.errors import BatchTriggerError, ConfigurationError, PayloadError
 from headrace.ids import (
     format_run_id,
+    format_token_id,
     mint_batch_id,
     mint_run_id,
     mint_token_id,
@@ -102,7 +104,7 @@ class Deeds:
             case ops.MakeToken():
                 return NewToken(
                     mint_token_id(store_of(run.id)),
-                    self._describe_token,
+                    _keep_token,
                     op.timeout,
                     op.tags,
                     op.idempotency_key,
@@ -137,6 +139,8 @@ class Deeds:
                 return msgspec.structs.replace(told, value=await self._load_value(told.value))
             case ops.Value():
                 return await self._load_value(told)
+            case ops.MadeToken(token_id, is_cached, made_at):
+                return self._give_token(token_id, is_cached, made_at)
             case _:
                 return told
 
@@ -190,9 +194,16 @@ class Deeds:
             return value
         return ops.Value(await self._engine.payloads.get(self._environment.slug, value.data.decode()))
 
-    def _describe_token(self, token_id: UUID, is_cached: bool) -> Packet:
-        token = describe_token(self._environment, token_id, self._engine.settings.api_url, is_cached=is_cached)
-        return Packet(msgspec.json.encode(token))
+    def _give_token(self, text: str, is_cached: bool, made_at: int) -> ops.Value:
+        token_id = parse_token_id(text)
+        assert token_id is not None, "it comes from the journal"
+        url = self._engine.settings.api_url
+        token = describe_token(self._environment, token_id, url, is_cached=is_cached, issued_at=made_at)
+        return ops.Value(msgspec.json.encode(token))
+
+
+def _keep_token(token_id: UUID, is_cached: bool) -> Packet:
+    return Packet(msgspec.json.encode(ops.MadeToken(format_token_id(token_id), is_cached, int(time.time()))))
 
 
 def _with_tags(options: RunOptions | None, run: ClaimedRun, *, inherit: bool) -> RunOptions:
