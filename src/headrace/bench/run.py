@@ -67,7 +67,7 @@ def run_benchmark(database_url: str, *, quick: bool = False, progress: Progress 
     progress("resume latency")
     resumes = [measure_resumes(database_url, max(_RESUMES // part, 10)) for _ in range(repeats)]
     progress("suspended runs, at rest")
-    suspended = measure_suspended(database_url, _SUSPENDED // part, seconds=_IDLE_SECONDS / min(part, 4))
+    suspended = measure_suspended(database_url, _SUSPENDED // part, seconds=_IDLE_SECONDS / min(part, 2))
     _run(empty_database(database_url))
     return Figures(
         unnest_rows_per_s=take_median(unnest),

@@ -136,11 +136,11 @@ def _resume_one(database_url: str, client: Client) -> None:
 
 
 async def _find_token(database_url: str) -> tuple[UUID, str]:
-    """A run and the token that it waits for."""
+    """A run, one of the copies, and the token that it waits for."""
     async with connected(database_url) as connection:
         row = await connection.fetchrow(
             "SELECT j.run_id, j.target FROM headrace.journal AS j JOIN headrace.runs AS r ON r.id = j.run_id"
-            " WHERE j.kind = 'token' AND j.pending AND r.status = 'WAITING' LIMIT 1"
+            " WHERE j.kind = 'token' AND j.pending AND r.status = 'WAITING' ORDER BY r.ctid DESC LIMIT 1"
         )
     if row is None:
         raise RuntimeError("no suspended run waits for a token")
