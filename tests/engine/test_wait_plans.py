@@ -131,6 +131,7 @@ MOST = {
     "audit_waiting_runs": (-1, UUID(int=0), 100),
     "cancel_runs": (1, RUNS, "{}"),
     "find_due_work": (),
+    "close_version_lanes": (),
 }
 
 
