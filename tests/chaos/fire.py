@@ -30,7 +30,7 @@ class Event:
     """
 
     pause: float
-    what: str  # kill, freeze, drain or postgres
+    what: str  # kill, freeze, drain, postgres or cancel
     worker: int
     linger: float
     slots: int
@@ -38,13 +38,14 @@ class Event:
 
 @dataclass
 class Arena:
-    """A database and its workers, which execute the tasks of ``target``."""
+    """A database and its workers, which execute the tasks of ``target``. ``cancel`` cancels some runs."""
 
     folder: Path
     url: str
     target: str
     postgres: EmbeddedPostgres | None = None
     lease: float = LEASE
+    cancel: Callable[[], Awaitable[None]] | None = None
     workers: list[subprocess.Popen[bytes] | None] = field(default_factory=list[Any])
     logs: list[Path] = field(default_factory=list[Path])
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict[str, asyncio.Lock])
@@ -99,6 +100,10 @@ class Arena:
             await job
 
     async def _suffer(self, event: Event) -> None:
+        if event.what == "cancel":
+            assert self.cancel is not None
+            await self.cancel()
+            return
         name = "postgres" if event.what == "postgres" else str(event.worker)
         async with self._locks.setdefault(name, asyncio.Lock()):
             if event.what == "postgres":

@@ -225,7 +225,8 @@ class Durable:
         self.run_id = run.run_id
         # the number of the claim, which fences writes: a user can't see it, and what ran after what can be told by it alone
         port: Any = current_port("a program", "")
-        self.fence: int = port._execution.run.attempt
+        execution = getattr(port, "_execution", None)  # there is none in a process of the run's own
+        self.fence: int = 0 if execution is None else execution.run.attempt
 
     def note(self, what: str, path: str, **more: Any) -> None:
         """One line more in the log of the program: in one write, whoever is killed."""
@@ -443,6 +444,12 @@ async def run(given: dict[str, Any]) -> Any:
 @task(id="p.run_sync", retry=ATTEMPTS)
 def run_sync(given: dict[str, Any]) -> Any:
     """Carries out a program in a thread: nothing in it ever stands still, so it is over with one push."""
+    return drive_blocking(_carry_out(Durable(given, blocking=True)))
+
+
+@task(id="p.run_process", retry=ATTEMPTS, isolation="process")
+def run_process(given: dict[str, Any]) -> Any:
+    """Carries out a program in a process of its own."""
     return drive_blocking(_carry_out(Durable(given, blocking=True)))
 
 
