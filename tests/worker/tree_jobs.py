@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from headrace import metadata, step, wait
+from headrace import Abort, metadata, step, wait
 from headrace.outcomes import Ok, Outcome
 from headrace.tasks import Retry, task
 
@@ -147,7 +147,12 @@ async def asking(token_id: str) -> Any:
 
 @task(id="r.deep", retry=Retry(max_attempts=3, min_delay=0.01))
 async def deep(depth: int) -> int:
-    return depth if depth == 0 else (await deep.trigger_and_wait(depth - 1)).unwrap()
+    if depth == 0:
+        return 0
+    outcome = await deep.trigger_and_wait(depth - 1)
+    if isinstance(outcome, Ok):
+        return outcome.value
+    raise Abort(str(outcome.error["message"]))
 
 
 @task(id="r.many_points", retry=Retry(max_attempts=3, min_delay=0.01))
