@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
-from headrace import metadata, step, wait
+from headrace import wait
 from headrace.tasks import Retry, task
 
 ONCE = Retry(max_attempts=1)
@@ -128,28 +127,6 @@ async def keeper(path: str) -> int:
     return child.unwrap()
 
 
-@task(id="r.many_points", retry=THRICE)
-async def many_points(number: int) -> int:
-    for index in range(number):
-        await step(f"number-{index}", int, index)
-    return number
-
-
-@task(id="r.deep", retry=THRICE)
-async def deep(level: int) -> int:
-    return (await deep.trigger_and_wait(level + 1)).unwrap()
-
-
-@task(id="r.large_metadata", retry=ONCE)
-async def large_metadata(size: int) -> Any:
-    await metadata.set("small", 1)
-    try:
-        await metadata.set("large", "x" * size)
-    except Exception as error:  # noqa: BLE001 - its name is the result
-        return [type(error).__name__, await metadata.current()]
-
-
 TASKS = [
     double, fail_once, gate, cleaner, cleaner_in_thread, stubborn, stubborn_in_thread, busy, impatient, long, keeper,
-    many_points, deep, large_metadata,
 ]  # fmt: skip

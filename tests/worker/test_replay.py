@@ -1,4 +1,4 @@
-"""What docs/explanation/replay.md says: of code that changes, of versions, of limits, of what a put-down does to code."""
+"""What docs/explanation/replay.md says: of code that changes, of versions, of what a put-down does to code."""
 
 from __future__ import annotations
 
@@ -201,34 +201,6 @@ async def test_a_failure_before_something_that_succeeded_stays_in_every_attempt(
     assert run.status is RunStatus.FAILED
     assert len(Path(f"{file}.attempts").read_text().split()) == 3
     assert len([one for one in await list_children(engine) if one.task == "r.fail_once"]) == 1
-
-
-async def test_a_run_of_too_many_points_fails_for_good(engine: Engine) -> None:
-    async with working(engine, *jobs.TASKS, max_points=20):
-        assert read_output(await execute(engine, jobs.many_points, 20)) == 20
-        run = await execute(engine, jobs.many_points, 21)
-    assert run.error is not None
-    assert run.error["name"] == "LimitError"
-    assert "more than 20 durable points (HEADRACE_MAX_POINTS)" in str(run.error["message"])
-    assert len(await list_attempts(engine, 1, run.id)) == 1
-
-
-async def test_a_tree_that_is_too_deep_fails_at_its_leaf(engine: Engine) -> None:
-    async with sweeping(engine), working(engine, *jobs.TASKS, wait_linger=0.0, max_depth=3):
-        top = await execute(engine, jobs.deep, 0, max_attempts=1)
-    assert top.status is RunStatus.FAILED
-    leaf = max(await list_children(engine), key=lambda one: one.depth)
-    assert leaf.depth == 3
-    assert leaf.error is not None
-    assert leaf.error["name"] == "LimitError"
-    assert "HEADRACE_MAX_DEPTH is 3" in str(leaf.error["message"])
-
-
-async def test_metadata_that_is_too_large_is_refused_and_stays_as_it_was(engine: Engine) -> None:
-    async with working(engine, *jobs.TASKS):
-        run = await execute(engine, jobs.large_metadata, 256 * 1024)
-    assert read_output(run) == ["PayloadError", {"small": 1}]
-    assert run.metadata == {"small": 1}
 
 
 @pytest.mark.parametrize(
