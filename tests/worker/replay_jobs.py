@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from headrace import wait
+from headrace import Abort, PayloadError, step, wait
 from headrace.tasks import Retry, task
 
 ONCE = Retry(max_attempts=1)
@@ -127,6 +127,28 @@ async def keeper(path: str) -> int:
     return child.unwrap()
 
 
+class NoSuchCustomer(Abort):
+    """An end for good with a name of its own."""
+
+
+def refuse(kind: str) -> object:
+    if kind == "abort":
+        raise NoSuchCustomer("there is none")
+    return object()  # no JSON value
+
+
+@task(id="r.refused", retry=ONCE)
+async def refused(kind: str) -> list[str]:
+    """What a step raises, before a put-down and after it."""
+    try:
+        await step("refuse", refuse, kind)
+    except (Abort, PayloadError) as error:
+        await wait.for_(0.1)
+        return [type(error).__name__, str(error)]
+    return []
+
+
 TASKS = [
     double, fail_once, gate, cleaner, cleaner_in_thread, stubborn, stubborn_in_thread, busy, impatient, long, keeper,
+    refused,
 ]  # fmt: skip

@@ -203,6 +203,14 @@ async def test_a_failure_before_something_that_succeeded_stays_in_every_attempt(
     assert len([one for one in await list_children(engine) if one.task == "r.fail_once"]) == 1
 
 
+@pytest.mark.parametrize(("kind", "name"), [("abort", "Abort"), ("no json", "PayloadError")])
+async def test_what_a_step_raised_it_raises_again_in_a_replay(engine: Engine, kind: str, name: str) -> None:
+    async with sweeping(engine), working(engine, *jobs.TASKS, wait_linger=0.0):
+        run = await execute(engine, jobs.refused, kind)
+    assert run.resumes > 0
+    assert read_output(run)[0] == name
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [

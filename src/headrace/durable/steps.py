@@ -16,6 +16,8 @@ from headrace.values import codec, encode_json
 T = TypeVar("T")
 
 _ONCE: Final = Retry(max_attempts=1)
+_FINAL: Final = (Abort, PayloadError)
+"""What is final when a step's function raises it: it raises it again, here and in every replay."""
 
 
 @overload
@@ -56,15 +58,17 @@ def _run_step(
             data = encode_json((yield Call(function, arguments)))
         except Exception as error:  # noqa: BLE001 - whatever the user's code raises is the step's failure
             cause = error
-            final = isinstance(error, Abort | PayloadError) or failures >= retry.max_attempts
-            delay = None if final else retry.delay_after(failures)
-            state = yield EndStep(point, error=describe_error(error), retry_in=delay, failures=failures)
+            final = next((kind.__name__ for kind in _FINAL if isinstance(error, kind)), None)
+            delay = None if final or failures >= retry.max_attempts else retry.delay_after(failures)
+            told = describe_error(error) | ({"raise": final} if final else {})
+            state = yield EndStep(point, error=told, retry_in=delay, failures=failures)
         else:
             state = yield EndStep(point, Value(data), failures=state.failures)
     if state.error is not None:
-        if isinstance(cause, Abort | PayloadError):
-            raise cause
         told = state.error
+        for kind in _FINAL:  # of the journal's word and not of the exception at hand: a replay has only the former
+            if told.get("raise") == kind.__name__:
+                raise kind(str(told.get("message"))) from cause
         raise StepFailedError(f"step {name!r} failed: {told.get('name')}: {told.get('message')}", error=told) from cause
     return codec(_result_of(function)).decode_json(state.value.data or b"null")
 
