@@ -49,14 +49,19 @@ class Parent:
         return Fence(self.lease, run.id, run.attempt, Lineage(run.id, run.root_run_id or run.id, run.depth + 1))
 
     async def write(
-        self, engine: Engine, *deeds: Deed, name: str = "point", seen: Sequence[tuple[str, int | None]] = ()
+        self,
+        engine: Engine,
+        *deeds: Deed,
+        name: str = "point",
+        seen: Sequence[tuple[str, int | None]] = (),
+        repeated: bool = False,
     ) -> list[Point]:
         """Comes to points: ``point``, ``point#2``..."""
         writes: list[PointWrite] = []
         for number, deed in enumerate(deeds, 1):
             self.made += 1
             writes.append(PointWrite(name if number == 1 else f"{name}#{number}", self.made, deed))
-        return await journals.write_points(engine, self.fence, writes, seen)
+        return await journals.write_points(engine, self.fence, writes, seen, repeated=repeated)
 
     def put_down(self, seen: Sequence[tuple[str, int | None]] = ()) -> Finish:
         """What a worker reports of a run that waits."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from headrace.engine.deeds import Deed, Following, Timer, TokenWait
 from headrace.engine.engine import Engine
 from headrace.engine.journals import RunLostError
 from headrace.engine.outcomes import (
+    ChunkStored,
     ClaimedRun,
     Finish,
     ItemError,
@@ -374,6 +376,25 @@ async def test_fault_11_points_that_are_written_twice_are_there_once(engine: Eng
     await assert_invariants(engine)
 
 
+async def test_fault_11_a_child_by_its_key_is_one_however_often_it_is_written(engine: Engine) -> None:
+    """The answer got lost; before it was written again the child failed, which frees its key."""
+    lease = await register(engine, "p", "t")
+    parent = await start_parent(engine, lease)
+    await runs.trigger_run(engine, 1, "t", Packet(b"1"), RunOptions(idempotency_key="of others"))
+    deeds = [child("own"), child("of others")]
+    first = await parent.write(engine, *deeds)
+    await finish(engine, lease, await claim(engine, lease), "FAILED")
+    parent.made = 0
+    again = await parent.write(engine, *deeds, repeated=True)
+    assert [(point.name, point.target) for point in again] == [(point.name, point.target) for point in first]
+    assert not any(point.pending for point in again)
+    assert await claim(engine, lease) == []
+    for key in ("own", "of others"):
+        answer = await runs.trigger_run(engine, 1, "t", Packet(b"1"), RunOptions(idempotency_key=key))
+        assert isinstance(answer, RunCreated), "a key of a failed run is free"
+    await assert_invariants(engine)
+
+
 async def test_fault_26_a_reader_sees_the_end_and_the_wake_or_neither(engine: Engine) -> None:
     """Held after each statement of the end in turn: nobody else sees anything of it; then all of it."""
     query = "SELECT r.status::text FROM headrace.runs AS r WHERE r.id = $1 OR r.parent_run_id = $1 ORDER BY r.id = $1"
@@ -399,6 +420,27 @@ async def test_a_run_that_goes_on_goes_before_what_came_after_it(engine: Engine)
     first = await claim(engine, lease, 1, "p")
     assert isinstance(later, RunCreated)
     assert [run.id for run in first] == [parent.id]
+
+
+async def test_a_worker_that_lost_a_run_adds_nothing_to_its_batch(engine: Engine) -> None:
+    lease, other = await register(engine, "p", "t"), await register(engine, "p", "t")
+    parent = await start_parent(engine, lease)
+    made = child_batch(None, 4)
+    await parent.write(engine, made)
+    batch = await batches.find_batch(engine, 1, made.batch_id)
+    assert batch is not None
+    hold = partial(journals.hold_run, parent.fence)
+    await batches.store_chunk(engine, 1, batch, make_items(0, 2), hold=hold)
+    await fetch_sql(
+        engine, "UPDATE headrace.workers SET lease_until = now() - interval '1 s' WHERE id = $1", lease.worker_id
+    )
+    await sweeps.sweep_once(engine)
+    with pytest.raises(RunLostError):
+        await batches.store_chunk(engine, 1, batch, make_items(2, 2), hold=hold)
+    again = await resume(engine, other)
+    hold = partial(journals.hold_run, again.fence)
+    assert await batches.store_chunk(engine, 1, batch, make_items(0, 4), hold=hold) == ChunkStored(2, 2)
+    await assert_invariants(engine)
 
 
 async def test_a_worker_that_lost_a_run_writes_nothing_to_its_journal(engine: Engine) -> None:

@@ -167,6 +167,25 @@ async def test_a_cascade_that_stopped_half_way_is_finished_by_the_sweep(engine: 
     await assert_invariants(engine)
 
 
+async def test_a_cascade_whose_connection_breaks_leaves_the_rest_to_the_sweep(engine: Engine) -> None:
+    """Who canceled is told that the run is canceled, because it is."""
+    lease = await register(engine, "p", "t")
+    parent = await start_parent(engine, lease)
+    await parent.write(engine, child())
+    async with holding(engine, "after:find_canceling") as (own, hold):
+        canceling = await held_at(hold, cancels.cancel_run(own, 1, parent.id))
+        await fetch_sql(
+            engine,
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND state = 'idle in transaction'",
+        )
+        hold.released.set()
+        assert await canceling == RunCanceled(parent.id)
+    assert await list_statuses(engine) == ["CANCELED", "QUEUED"]
+    await sweep_once(engine)
+    assert await list_statuses(engine) == ["CANCELED"] * 2
+
+
 async def test_a_cancel_of_what_is_not_there_says_so(engine: Engine) -> None:
     assert await cancels.cancel_run(engine, 1, mint_run_id()) == RunMissing()
 

@@ -22,7 +22,7 @@ def note(path: str, text: str = "x") -> int:
     return len(Path(path).read_text("utf-8").splitlines())
 
 
-@task(id="r.gate", retry=ONCE)
+@task(id="n.gate", retry=ONCE)
 async def gate(path: str) -> str:
     """Ends when a file is there; says that it has begun, and that it was cut off."""
     note(f"{path}.begun", str(os.getpid()))
@@ -35,7 +35,7 @@ async def gate(path: str) -> str:
     return Path(path).read_text("utf-8")
 
 
-@task(id="r.tree", retry=ONCE)
+@task(id="n.tree", retry=ONCE)
 async def tree(given: dict[str, Any]) -> Any:
     """Waits for the next level; the last one waits at the gate."""
     try:
@@ -47,7 +47,7 @@ async def tree(given: dict[str, Any]) -> Any:
         raise
 
 
-@task(id="r.tree_in_thread", retry=ONCE)
+@task(id="n.tree_in_thread", retry=ONCE)
 def tree_in_thread(given: dict[str, Any]) -> Any:
     try:
         return _name_end(tree.trigger_and_wait({**given, "depth": given["depth"] - 1}).result())
@@ -55,29 +55,29 @@ def tree_in_thread(given: dict[str, Any]) -> Any:
         note(f"{given['gate']}.left")
 
 
-@task(id="r.tree_in_process", retry=ONCE, isolation="process")
+@task(id="n.tree_in_process", retry=ONCE, isolation="process")
 def tree_in_process(given: dict[str, Any]) -> Any:
     return _name_end(tree.trigger_and_wait({**given, "depth": given["depth"] - 1}).result())
 
 
-@task(id="r.leaving", retry=ONCE)
+@task(id="n.leaving", retry=ONCE)
 async def leaving(path: str) -> str:
     """Its child goes on when it is canceled itself."""
     return (await gate.trigger_and_wait(path, on_cancel="leave")).unwrap()
 
 
-@task(id="r.never", retry=ONCE)
+@task(id="n.never", retry=ONCE)
 async def never(number: int) -> int:
     """For workers that do not have it."""
     return number
 
 
-@task(id="r.wide", retry=ONCE)
+@task(id="n.wide", retry=ONCE)
 async def wide(count: int) -> int:
     return len(await never.batch_trigger_and_wait(range(count)))
 
 
-@task(id="r.iterating", retry=ONCE)
+@task(id="n.iterating", retry=ONCE)
 async def iterating(count: int) -> int:
     total = 0
     async for outcome in never.batch_trigger_and_iterate(range(count)):
@@ -85,7 +85,7 @@ async def iterating(count: int) -> int:
     return total
 
 
-@task(id="r.cleaning", retry=ONCE)
+@task(id="n.cleaning", retry=ONCE)
 async def cleaning(path: str) -> str:
     """A task of its own takes long to leave."""
 
@@ -104,7 +104,7 @@ async def cleaning(path: str) -> str:
     return "done"
 
 
-@task(id="r.steps", retry=ONCE)
+@task(id="n.steps", retry=ONCE)
 async def steps(path: str) -> list[Any]:
     """Steps, a child and a timer, one after the other, and the gate in their middle."""
     first = await step("first", note, f"{path}.first")
@@ -116,12 +116,12 @@ async def steps(path: str) -> list[Any]:
     return [first, child, second, passed, third]
 
 
-@task(id="r.counted", retry=ONCE)
+@task(id="n.counted", retry=ONCE)
 async def counted(path: str) -> int:
     return note(path)
 
 
-@task(id="r.stepper", retry=ONCE)
+@task(id="n.stepper", retry=ONCE)
 async def stepper(given: dict[str, Any]) -> int:
     """A child a turn, and after some of them it stands in code that is not durable until the gate is open."""
     total = 0
@@ -134,18 +134,18 @@ async def stepper(given: dict[str, Any]) -> int:
     return total
 
 
-@task(id="r.napping", retry=ONCE)
+@task(id="n.napping", retry=ONCE)
 async def napping(seconds: float) -> str:
     await wait.for_(seconds)
     return "awake"
 
 
-@task(id="r.asking", retry=ONCE)
+@task(id="n.asking", retry=ONCE)
 async def asking(token_id: str) -> Any:
     return await wait.for_token(token_id)
 
 
-@task(id="r.deep", retry=Retry(max_attempts=3, min_delay=0.01))
+@task(id="n.deep", retry=Retry(max_attempts=3, min_delay=0.01))
 async def deep(depth: int) -> int:
     if depth == 0:
         return 0
@@ -155,19 +155,19 @@ async def deep(depth: int) -> int:
     raise Abort(str(outcome.error["message"]))
 
 
-@task(id="r.many_points", retry=Retry(max_attempts=3, min_delay=0.01))
+@task(id="n.many_points", retry=Retry(max_attempts=3, min_delay=0.01))
 async def many_points(count: int) -> int:
     for number in range(count):
         await wait.for_(0, key=f"nap {number}")
     return count
 
 
-@task(id="r.many_at_once", retry=Retry(max_attempts=3, min_delay=0.01))
+@task(id="n.many_at_once", retry=Retry(max_attempts=3, min_delay=0.01))
 async def many_at_once(count: int) -> int:
     return len(await asyncio.gather(*(counted.trigger(f"/nowhere/{number}") for number in range(count))))
 
 
-@task(id="r.showing", retry=ONCE)
+@task(id="n.showing", retry=ONCE)
 async def showing(size: int) -> list[Any]:
     """What is shown stays as it was when a change is refused."""
     await metadata.set("kept", 1)
@@ -178,7 +178,7 @@ async def showing(size: int) -> list[Any]:
     return ["none", "", {}]
 
 
-@task(id="r.showing_in_thread", retry=ONCE)
+@task(id="n.showing_in_thread", retry=ONCE)
 def showing_in_thread(size: int) -> list[Any]:
     metadata.set("kept", 1).result()
     try:
@@ -188,7 +188,7 @@ def showing_in_thread(size: int) -> list[Any]:
     return ["none", "", {}]
 
 
-@task(id="r.showing_in_process", retry=ONCE, isolation="process")
+@task(id="n.showing_in_process", retry=ONCE, isolation="process")
 def showing_in_process(size: int) -> list[Any]:
     metadata.set("kept", 1).result()
     try:

@@ -7,7 +7,7 @@ deadlines meet there and nowhere else.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -121,18 +121,24 @@ async def admit_stream(
 
 
 async def store_chunk(
-    engine: Engine, environment_id: int, batch: BatchState, items: Sequence[StoredItem]
+    engine: Engine,
+    environment_id: int,
+    batch: BatchState,
+    items: Sequence[StoredItem],
+    *,
+    hold: Callable[[], Plan[None]] | None = None,
 ) -> ChunkStored | StreamDone | StreamRefused | BatchMissing | BatchRefused:
     """Stores a chunk of items as runs, all or none. Committed when it returns.
 
-    Items that are there already count as deduplicated: the first one stored wins.
+    Items that are there already count as deduplicated: the first one stored wins. ``hold`` is a plan that comes last in the
+    transaction and raises where the caller may not store.
     """
     if over := next((item for item in items if not 0 <= item.index < (batch.run_count or MAX_ITEM_INDEX + 1)), None):
         return BatchRefused(422, f"Item index {over.index} exceeds batch runCount {batch.run_count}")
     held_for = batch.id if batch.start_policy == "seal" else None
     lanes = LaneFinder(environment_id, engine.lanes, held_for)
     try:
-        answer = await _store_patiently(engine, lanes, batch.id, items)
+        answer = await _store_patiently(engine, lanes, batch.id, items, hold)
     except ValueError as error:  # options that can't be read: nothing of the chunk is stored
         return BatchRefused(422, f"Invalid options: {error}")
     if isinstance(answer, ChunkStored):
@@ -143,11 +149,15 @@ async def store_chunk(
 
 
 async def _store_patiently(
-    engine: Engine, lanes: LaneFinder, batch_id: UUID, items: Sequence[StoredItem]
+    engine: Engine,
+    lanes: LaneFinder,
+    batch_id: UUID,
+    items: Sequence[StoredItem],
+    hold: Callable[[], Plan[None]] | None,
 ) -> ChunkStored | StreamDone | StreamRefused | BatchMissing:
     while True:
         try:
-            return await engine.store.run_plan(_fill_open_batch(lanes, batch_id, items, engine.settings))
+            return await engine.store.run_plan(_fill_open_batch(lanes, batch_id, items, engine.settings, hold))
         except RunsBusyError:  # a completion of a run that an item stands for is under way: milliseconds
             lanes.met.clear()  # those that were made are rolled back
             await asyncio.sleep(BUSY_DELAY)
@@ -377,7 +387,11 @@ def _item_fingerprint(item: StoredItem) -> list[object]:
 
 
 def _fill_open_batch(
-    lanes: LaneFinder, batch_id: UUID, items: Sequence[StoredItem], settings: Settings
+    lanes: LaneFinder,
+    batch_id: UUID,
+    items: Sequence[StoredItem],
+    settings: Settings,
+    hold: Callable[[], Plan[None]] | None,
 ) -> Plan[ChunkStored | StreamDone | StreamRefused | BatchMissing]:
     rows = yield from query("lock_batch", lanes.environment_id, batch_id)
     if not rows:
@@ -385,6 +399,8 @@ def _fill_open_batch(
     match judge_stream(read_batch(rows[0])):
         case StreamOpen(batch):
             accepted = yield from insert_items(batch, items, lanes, settings)
+            if hold is not None:
+                yield from hold()
             return ChunkStored(accepted, len(items) - accepted)
         case other:
             return other

@@ -12,12 +12,14 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
+import structlog
 
 from headrace.engine.completions import settle_ends
 from headrace.engine.engine import Engine
 from headrace.engine.outcomes import RunCanceled, RunEnded, RunMissing
 from headrace.protocol.statuses import RunStatus
 from headrace.store.statements import Plan, Record, query
+from headrace.store.store import DATABASE_ERRORS
 
 CANCELED: Final = {"type": "INTERNAL_ERROR", "code": "TASK_RUN_CANCELLED", "message": "The run was canceled."}
 PARENT_CANCELED: Final = {
@@ -27,6 +29,8 @@ PARENT_CANCELED: Final = {
 }
 
 _CHUNK: Final = 1000
+
+_log = structlog.get_logger("headrace.engine")
 
 
 async def cancel_run(
@@ -38,8 +42,13 @@ async def cancel_run(
     if not rows:
         found = await engine.store.fetch("find_run", environment_id, run_id)
         return RunEnded(run_id, RunStatus(found[0]["status"])) if found else RunMissing()
-    await cancel_trees(engine)
     _tell(engine, environment_id)
+    try:
+        await cancel_trees(engine)
+    except (
+        DATABASE_ERRORS
+    ) as error:  # the run is canceled, and that is what was asked for: the rest is the sweep's to do
+        _log.warning("what the run waits for is canceled by the next sweep", error=f"{type(error).__name__}: {error}")
     return RunCanceled(run_id)
 
 

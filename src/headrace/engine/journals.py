@@ -74,27 +74,45 @@ async def end_due_points(
 
 
 async def write_points(
-    engine: Engine, fence: Fence, writes: Sequence[PointWrite], seen: Sequence[tuple[str, int | None]] = ()
+    engine: Engine,
+    fence: Fence,
+    writes: Sequence[PointWrite],
+    seen: Sequence[tuple[str, int | None]] = (),
+    *,
+    repeated: bool = False,
 ) -> list[Point]:
     """Writes points of one run and does what they say, all or nothing. Returns them as they now stand.
 
-    ``seen`` are outcomes that the code was told since the last write. Raises RunLostError, and ValueError where options
-    can't be read.
+    ``seen`` are outcomes that the code was told since the last write. ``repeated`` says that the same was tried before, and
+    may have been written. Raises RunLostError, and ValueError where options can't be read.
     """
-    lanes, points = await _write_patiently(engine, fence, writes, seen)
+    lanes, points = await _write_patiently(engine, fence, writes, seen, repeated=repeated)
     lanes.keep_lanes()
     if any(isinstance(write.deed, ChildRun | ChildBatch) for write in writes):
         engine.notices.runs_ready(fence.lease.environment_id)
     return points
 
 
+def hold_run(fence: Fence) -> Plan[None]:
+    """Plan: the fence of a write: until the transaction ends the run stays whose it is. Raises RunLostError."""
+    lease = fence.lease
+    if not (yield from query("hold_run", lease.environment_id, fence.run_id, fence.attempt, lease.worker_id)):
+        raise RunLostError
+
+
 async def _write_patiently(
-    engine: Engine, fence: Fence, writes: Sequence[PointWrite], seen: Sequence[tuple[str, int | None]]
+    engine: Engine,
+    fence: Fence,
+    writes: Sequence[PointWrite],
+    seen: Sequence[tuple[str, int | None]],
+    *,
+    repeated: bool,
 ) -> tuple[LaneFinder, list[Point]]:
     while True:
         lanes = LaneFinder(fence.lease.environment_id, engine.lanes)
         try:
-            return lanes, await engine.store.run_plan(_write(fence, writes, seen, lanes, engine.settings))
+            plan = _write(fence, writes, seen, lanes, engine.settings, repeated=repeated)
+            return lanes, await engine.store.run_plan(plan)
         except RunsBusyError:  # a run that a key stands for is being ended: milliseconds
             await asyncio.sleep(BUSY_DELAY)
 
@@ -115,21 +133,41 @@ def _write(
     seen: Sequence[tuple[str, int | None]],
     lanes: LaneFinder,
     settings: Settings,
+    *,
+    repeated: bool,
 ) -> Plan[list[Point]]:
+    if repeated and (written := (yield from _find_written(fence, writes))):
+        yield from hold_run(fence)
+        return written
     # Children are locked before the run that waits for them, as completions lock them: else two could wait for each other.
     rows = yield from _make_rows(fence, writes, lanes, settings)
     metadata: dict[str, Any] | None = None
     for write in writes:
         if isinstance(write.deed, MetadataChange):
             metadata = write.deed.metadata
-    identity = (fence.lease.environment_id, fence.run_id, fence.attempt, fence.lease.worker_id)
     if metadata is None:
-        held = yield from query("hold_run", *identity)
+        yield from hold_run(fence)
     else:
-        held = yield from query("set_metadata", *identity, _encode(metadata).decode("utf-8"))
-    if not held:
-        raise RunLostError
+        identity = (fence.lease.environment_id, fence.run_id, fence.attempt, fence.lease.worker_id)
+        if not (yield from query("set_metadata", *identity, _encode(metadata).decode("utf-8"))):
+            raise RunLostError
     return (yield from _insert_points(fence, rows, seen))
+
+
+def _find_written(fence: Fence, writes: Sequence[PointWrite]) -> Plan[list[Point]]:
+    """Plan: the points where they were written before; nothing where they were not, or writing them again changes nothing.
+
+    A child whose key stood for a run at that time may not be looked for by its key again: the run may have failed since and
+    freed it, and a second child would be made.
+    """
+    once = {write.name for write in writes if not isinstance(write.deed, Result | MetadataChange | Following)}
+    if not once:
+        return []
+    rows = yield from query("read_journals", fence.lease.environment_id, [fence.run_id])
+    points = {row["point"]: read_point(row) for row in rows}
+    if not once <= points.keys():
+        return []
+    return [points[write.name] for write in writes if write.name in points]
 
 
 @dataclass(slots=True)

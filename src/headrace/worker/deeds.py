@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -26,6 +27,7 @@ from headrace.engine.deeds import (
 )
 from headrace.engine.engine import Engine
 from headrace.engine.environments import Environment
+from headrace.engine.journals import hold_run
 from headrace.engine.outcomes import (
     JSON_TYPE,
     BatchRefused,
@@ -149,7 +151,7 @@ class Deeds:
         environment_id = fence.lease.environment_id
         match op:
             case ops.StoreItems():
-                await self._store_chunk(run, environment_id, op)
+                await self._store_chunk(run, fence, op)
             case ops.SealBatch():
                 batch_id = _batch_id(op.batch_id)
                 answer = await batches.end_stream(self._engine, environment_id, batch_id, run_count=op.run_count)
@@ -169,13 +171,14 @@ class Deeds:
                 raise AssertionError(f"{op!r} is a point")
         return None
 
-    async def _store_chunk(self, run: ClaimedRun, environment_id: int, op: ops.StoreItems) -> None:
+    async def _store_chunk(self, run: ClaimedRun, fence: Fence, op: ops.StoreItems) -> None:
+        environment_id = fence.lease.environment_id
         batch = await batches.find_batch(self._engine, environment_id, _batch_id(op.batch_id))
         assert batch is not None, "a batch is made with its point"
         items = _store_items(op.items, run, inherit=op.inherit_tags)
         for item in items:
             item.packet = await self._offload(item.packet)
-        answer = await batches.store_chunk(self._engine, environment_id, batch, items)
+        answer = await batches.store_chunk(self._engine, environment_id, batch, items, hold=partial(hold_run, fence))
         if isinstance(answer, StreamRefused | BatchRefused):
             raise _describe_unsealed(op.batch_id, answer)
 

@@ -126,12 +126,14 @@ class Outbox:
         self, writes: Sequence[PointWrite], seen: Sequence[tuple[str, int | None]]
     ) -> list[Point]:
         delay = _FIRST_DELAY
+        repeated = False
         while True:
             try:
-                return await write_points(self._desk.engine, self._fence, writes, seen)
+                return await write_points(self._desk.engine, self._fence, writes, seen, repeated=repeated)
             except DATABASE_ERRORS as error:
                 if self._desk.deeds.is_final(error):
                     raise
                 _log.warning("journal not written yet, trying again", error=f"{type(error).__name__}: {error}")
+                repeated = True  # it may be written, and its answer lost
             await asyncio.sleep(delay)
             delay = min(delay * 2, _LONGEST_DELAY)
