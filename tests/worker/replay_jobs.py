@@ -148,7 +148,23 @@ async def refused(kind: str) -> list[str]:
     return []
 
 
+@task(id="r.twice", retry=ONCE)
+async def twice(number: int) -> int:
+    pending = double.trigger_and_wait(number)
+    await pending
+    return (await pending).unwrap()
+
+
+@task(id="r.twice_in_thread", retry=ONCE)
+def twice_in_thread(number: int) -> int:
+    pending = double.trigger_and_wait(number)
+    pending.result()
+    return pending.result().unwrap()
+
+
 TASKS = [
     double, fail_once, gate, cleaner, cleaner_in_thread, stubborn, stubborn_in_thread, busy, impatient, long, keeper,
     refused,
+    twice,
+    twice_in_thread,
 ]  # fmt: skip

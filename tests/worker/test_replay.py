@@ -211,6 +211,15 @@ async def test_what_a_step_raised_it_raises_again_in_a_replay(engine: Engine, ki
     assert read_output(run)[0] == name
 
 
+@pytest.mark.parametrize("name", ["twice", "twice_in_thread"])
+async def test_what_was_waited_for_is_not_waited_for_again(engine: Engine, name: str) -> None:
+    async with working(engine, *jobs.TASKS):
+        run = await execute(engine, getattr(jobs, name), 1)
+    assert run.error is not None
+    assert run.error["name"] == "RuntimeError"
+    assert "was waited for before" in str(run.error["message"])
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [

@@ -54,12 +54,12 @@ class Pending(Generic[T]):
         self._asked = False
 
     def __await__(self) -> Generator[Any, Any, T]:
-        self._asked = True
+        self._ask_once()
         return self._drive().__await__()
 
     def result(self) -> T:
         """The outcome, waited for in this thread. Raises RuntimeError on an event loop: await it there."""
-        self._asked = True
+        self._ask_once()
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -73,6 +73,11 @@ class Pending(Generic[T]):
 
     def __repr__(self) -> str:
         return f"<Pending {self._what}>"
+
+    def _ask_once(self) -> None:
+        if self._asked:  # its steps are used up, and would give None
+            raise RuntimeError(f"{self._what} was waited for before: keep what it gave, or make another")
+        self._asked = True
 
     async def _drive(self) -> T:
         result: Any = None
