@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,33 @@ async def deep(depth: int) -> int:
     if isinstance(outcome, Ok):
         return outcome.value
     raise Abort(str(outcome.error["message"]))
+
+
+@task(id="n.lazy", retry=ONCE)
+async def lazy(path: str) -> int:
+    """A batch whose later items wait until one of the first has run."""
+
+    async def paths() -> AsyncIterator[str]:
+        for number in range(1500):
+            while number == 1200 and not Path(f"{path}.0").exists():
+                await asyncio.sleep(0.01)
+            yield f"{path}.{number % 2}"
+
+    return sum(outcome.ok for outcome in await counted.batch_trigger_and_wait(paths()))
+
+
+@task(id="n.large", retry=ONCE)
+async def large(size: int) -> str:
+    return "x" * size
+
+
+@task(id="n.collecting", retry=ONCE)
+async def collecting(count: int) -> int:
+    """Reads large outcomes, some by themselves and some as a batch."""
+    read = 0
+    for number in range(count):
+        read += len((await large.trigger_and_wait(10_000, key=f"child {number}")).unwrap())
+    return read + sum(len(one.unwrap()) for one in await large.batch_trigger_and_wait([10_000] * count))
 
 
 @task(id="n.many_points", retry=Retry(max_attempts=3, min_delay=0.01))
