@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ import pytest
 from headrace import Item, Retry, step, task, wait
 from headrace.engine.engine import Engine
 from headrace.engine.sweeps import run_sweeps
+from tests.invariants import fetch_sql
 from tests.worker.helpers import execute, read_output, working
+from tests.worker.waiting_jobs import count
 
 pytestmark = pytest.mark.anyio
 
@@ -43,6 +46,30 @@ async def timed_out() -> str:
     return "given up" if patience in done else "done"
 
 
+@task(id="f.tried_again", retry=ONCE)
+async def tried_again(file: str) -> str:
+    """A step is given up in its second try; the next replay tries it again, and is quick to succeed."""
+
+    async def flaky() -> None:
+        times = count(file)
+        if times == 1:
+            raise ValueError("the first time")
+        await asyncio.sleep(60 if times == 2 else 0.05)
+
+    async def try_it() -> None:
+        await step("flaky", flaky, retry=Retry(max_attempts=2, min_delay=0.01, jitter=False))
+        count(f"{file}.succeeded")
+        await wait.for_(60)
+
+    tries = asyncio.ensure_future(try_it())
+    patience = asyncio.ensure_future(wait.for_(0.3, key="patience"))
+    done, _ = await asyncio.wait({tries, patience}, return_when=asyncio.FIRST_COMPLETED)
+    tries.cancel()
+    for _ in range(2):
+        await wait.for_(0.3)
+    return "given up" if patience in done else "done"
+
+
 async def test_a_batch_has_not_ended_when_its_first_item_has(engine: Engine) -> None:
     """They have one id, and a run that a key stands for is watched."""
     async with living(engine):
@@ -57,12 +84,26 @@ async def test_a_step_is_given_up_before_the_run_is_put_down(engine: Engine) -> 
     assert read_output(run) == "given up"
 
 
+@pytest.mark.parametrize("linger", [0.0, 0.15], ids=["put-down-between-its-tries", "put-down-after-them"])
+async def test_a_step_that_was_given_up_in_its_second_try_does_not_win_in_a_replay(
+    engine: Engine, tmp_path: Path, linger: float
+) -> None:
+    """That it is to be tried again was told before the end of the wait; what comes of the new try was not."""
+    async with living(engine, linger):
+        run = await execute(engine, tried_again, str(tmp_path / "count"))
+    assert read_output(run) == "given up"
+    points = await fetch_sql(engine, "SELECT point FROM headrace.journal WHERE run_id = $1 AND kind = 'time'", run.id)
+    assert not (tmp_path / "count.succeeded").exists()
+    assert run.resumes < 10, "it was woken again and again by a step that nobody waits for"
+    assert {row["point"] for row in points} == {"wait:patience", "wait:for", "wait:for#2"}
+
+
 @asynccontextmanager
-async def living(engine: Engine) -> AsyncGenerator[None]:
+async def living(engine: Engine, linger: float = 0.0) -> AsyncGenerator[None]:
     stop = asyncio.Event()
     sweeping = asyncio.create_task(run_sweeps(engine, stop))
-    tasks: list[Any] = [slow, doubled, timed_out]
-    async with working(engine, *tasks, wait_linger=0.0):
+    tasks: list[Any] = [slow, doubled, timed_out, tried_again]
+    async with working(engine, *tasks, wait_linger=linger):
         yield
     stop.set()
     await sweeping

@@ -9,6 +9,7 @@ journal did, which is an error and not a guess.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from contextvars import Context
 from dataclasses import replace
@@ -182,10 +183,23 @@ class Conductor:
             del self._asked[op.name]
             asked.tell(describe_outcome(op, entry))
         elif isinstance(op, ops.BeginStep) and not entry.pending and entry.succeeded is None:
-            asked.tell(ops.StepState(is_over=False, failures=entry.failures))
+            self._try_again(asked, entry)
         else:
             self._await_point(asked, entry)
         self._unpark()
+
+    def _try_again(self, asked: Asked, entry: Point) -> None:
+        """A step that failed is to be tried again, as the code was told before or is told now.
+
+        Nothing else waits for what comes of it in its place of the order: that is something new, which may never come.
+        """
+        del self._asked[entry.name]
+        with contextlib.suppress(ValueError):
+            self._order.remove(entry.name)
+        if entry.seen is None or entry.seen < 0:
+            self._outbox.seen[entry.name] = self._tick()
+            self._entries[entry.name] = replace(entry, seen=self._outbox.seen[entry.name])
+        asked.tell(ops.StepState(is_over=False, failures=entry.failures))
 
     def _await_point(self, asked: Asked, entry: Point) -> None:
         if entry.seen is not None and entry.seen < 0:
