@@ -28,6 +28,7 @@ from headrace.engine.outcomes import (
     WorkerLease,
 )
 from headrace.engine.token_outcomes import TokenCompleted
+from headrace.errors import ConfigurationError
 from headrace.protocol.options import RunOptions
 from headrace.protocol.statuses import BatchStatus, RunStatus
 from headrace.protocol.tokens import TokenStatus
@@ -408,6 +409,15 @@ async def test_fault_26_a_reader_sees_the_end_and_the_wake_or_neither(engine: En
             await ending
         assert [row["status"] for row in await fetch_sql(engine, query, parent.id)] == ["COMPLETED", "QUEUED"]
         await cancels.cancel_run(engine, 1, parent.id)
+
+
+async def test_a_run_that_would_wait_for_itself_is_told_so(engine: Engine) -> None:
+    lease = await register(engine, "p")
+    parent = await start_parent(engine, lease, idempotency_key="own")
+    with pytest.raises(ConfigurationError, match="'own' stands for the run that waits for it"):
+        await parent.write(engine, child("own", task="p"))
+    [point] = await parent.write(engine, child("own", task="p", awaited=False))
+    assert not point.pending
 
 
 async def test_a_run_that_goes_on_goes_before_what_came_after_it(engine: Engine) -> None:

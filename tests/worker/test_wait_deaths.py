@@ -20,7 +20,7 @@ from headrace.tasks import Task
 from tests.engine.parents import make_token
 from tests.invariants import assert_invariants, fetch_sql
 from tests.worker import tree_jobs as jobs
-from tests.worker.helpers import await_end, is_there, look, read_output, trigger, until, worker_process
+from tests.worker.helpers import await_end, is_alive, is_there, look, read_output, trigger, until, worker_process
 from tests.worker.test_cancel_trees import living, until_waiting
 from tests.worker.test_worker_deaths import sweeping
 
@@ -132,6 +132,23 @@ async def test_a_worker_that_is_told_to_stop_lets_its_waiting_runs_go_on_elsewhe
     await assert_invariants(engine)
 
 
+async def test_the_process_of_a_run_ends_with_its_worker_though_that_had_not_read_what_it_asked(
+    engine: Engine, settings: Settings, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    async with worker_process(replace(settings, lease=30.0), JOBS) as worker:
+        await trigger(engine, jobs.asking_in_process, str(gate))
+        await until(lambda: is_there(f"{gate}.begun"), "it runs")
+        child = int(lines(f"{gate}.begun")[0])
+        worker.signal(signal.SIGSTOP)
+        gate.touch()
+        await until(lambda: is_there(f"{gate}.asking"), "it comes to its wait")
+        await until(lambda: len(list(Path(f"/proc/{child}/task").iterdir())) > 1 and is_asleep(child), "it has asked")
+        worker.signal(signal.SIGKILL)
+        await worker.wait()
+        await until(lambda: not is_alive(child), "it is gone")
+
+
 @pytest.mark.parametrize("name", ["tree", "tree_in_thread"])
 async def test_parents_that_fill_every_slot_do_not_keep_their_children_out(
     engine: Engine, tmp_path: Path, name: str
@@ -163,6 +180,10 @@ async def test_two_thousand_runs_that_wait_hold_no_slot(engine: Engine, tmp_path
     rows = await fetch_sql(engine, "SELECT count(*) AS n, status::text FROM headrace.runs GROUP BY 2")
     assert [(row["n"], row["status"]) for row in rows] == [(2001, "COMPLETED")]
     await assert_invariants(engine)
+
+
+def is_asleep(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
 
 
 def lines(path: str) -> list[str]:

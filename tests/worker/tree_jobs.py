@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,16 @@ def tree_in_thread(given: dict[str, Any]) -> Any:
 @task(id="n.tree_in_process", retry=ONCE, isolation="process")
 def tree_in_process(given: dict[str, Any]) -> Any:
     return _name_end(tree.trigger_and_wait({**given, "depth": given["depth"] - 1}).result())
+
+
+@task(id="n.asking_in_process", retry=ONCE, isolation="process")
+def asking_in_process(path: str) -> None:
+    """Comes to a wait when a file is there."""
+    note(f"{path}.begun", str(os.getpid()))
+    while not Path(path).exists():
+        time.sleep(0.01)
+    note(f"{path}.asking")
+    wait.for_(60).result()
 
 
 @task(id="n.leaving", retry=ONCE)

@@ -40,6 +40,7 @@ from headrace.engine.rows import read_point
 from headrace.engine.token_outcomes import TokenCreated, TokenExists, TokenRefused
 from headrace.engine.tokens import lock_token, make_token
 from headrace.engine.waits import wake_runs
+from headrace.errors import ConfigurationError
 from headrace.ids import format_run_id, minted_at
 from headrace.protocol.tokens import TokenStatus
 from headrace.settings import Settings
@@ -256,6 +257,11 @@ def _make_children(
         assert isinstance(write.deed, ChildRun)
         child = write.deed
         target = targets[write.name]
+        if child.awaited and target == fence.run_id:
+            raise ConfigurationError(
+                f"The idempotency key {child.options.idempotency_key!r} stands for the run that waits for it: it would wait for "
+                "itself for ever. Give the child a key of its own."
+            )
         row = _Row(write.name, write.made, "run", target=target, cascade=write.cascade, pending=child.awaited)
         rows[write.name] = row
         if target == child.run_id:
