@@ -5,18 +5,21 @@ tests/CHECKLIST.md says which test holds which of them.
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from headrace.engine.engine import Engine
 from headrace.engine.sweeps import sweep_once
 from headrace.protocol.statuses import RunStatus
+from headrace.tasks import Task
 from tests.engine.helpers import claim, make_items, register
 from tests.engine.parents import child, child_batch, read_state, resume, start_parent
 from tests.invariants import assert_invariants, fetch_sql
 from tests.worker import tree_jobs as jobs
-from tests.worker.helpers import execute, read_output
+from tests.worker.helpers import await_end, execute, is_there, read_output, trigger, until
 from tests.worker.test_cancel_trees import living
 
 pytestmark = pytest.mark.anyio
@@ -48,6 +51,23 @@ async def test_children_run_while_the_items_of_their_batch_are_still_being_made(
     """Peers 4, item 5: the whole generator was read before the first child started."""
     async with living(engine, jobs.lazy, jobs.counted):
         assert read_output(await execute(engine, jobs.lazy, str(tmp_path / "file"))) == 1500
+
+
+@pytest.mark.parametrize("task", [jobs.streaming_in_thread, jobs.streaming_in_process])
+async def test_fault_06_the_error_of_a_batch_is_raised_where_its_items_are_made(
+    engine: Engine, tmp_path: Path, task: Task[Any, Any]
+) -> None:
+    """It was aborted in the middle of its stream. The exception comes with all that it knows, also through a pipe."""
+    gate = tmp_path / "gate"
+    async with living(engine, task):
+        run_id = await trigger(engine, task, str(gate))
+        await until(lambda: is_there(f"{gate}.begun"), "it stands in the middle of the stream")
+        await fetch_sql(engine, "UPDATE headrace.batches SET seal_deadline = now() - interval '1 second'")
+        async with asyncio.timeout(20):
+            while not await fetch_sql(engine, "SELECT FROM headrace.batches WHERE status = 'ABORTED'"):
+                await asyncio.sleep(0.01)
+        gate.touch()
+        assert read_output(await await_end(engine, run_id)) == ["BatchTriggerError", "stream", True]
 
 
 @pytest.mark.parametrize("linger", [0.0, 30.0], ids=["put-down", "kept"])

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 from headrace import Abort, metadata, step, wait
+from headrace.errors import BatchTriggerError
 from headrace.outcomes import Ok, Outcome
 from headrace.tasks import Retry, task
 
@@ -165,6 +166,32 @@ async def deep(depth: int) -> int:
     if isinstance(outcome, Ok):
         return outcome.value
     raise Abort(str(outcome.error["message"]))
+
+
+def _stream(path: str) -> list[Any]:
+    def numbers() -> Iterator[int]:
+        for number in range(2500):
+            if number == 1500:
+                note(f"{path}.begun")
+                while not Path(path).exists():
+                    time.sleep(0.01)
+            yield number
+
+    try:
+        return [len(never.batch_trigger_and_wait(numbers()).result())]
+    except BatchTriggerError as error:
+        return [type(error).__name__, error.phase, error.batch_id is not None]
+
+
+@task(id="n.streaming_in_thread", retry=ONCE)
+def streaming_in_thread(path: str) -> list[Any]:
+    """Stops in the middle of a batch's items until a file is there."""
+    return _stream(path)
+
+
+@task(id="n.streaming_in_process", retry=ONCE, isolation="process")
+def streaming_in_process(path: str) -> list[Any]:
+    return _stream(path)
 
 
 @task(id="n.lazy", retry=ONCE)

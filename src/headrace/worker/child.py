@@ -72,12 +72,13 @@ class Ask(msgspec.Struct, frozen=True, tag=True):
 
 
 class Tell(msgspec.Struct, frozen=True, tag=True):
-    """What it is told: a value as msgpack; or an exception, by the name of its class and its text."""
+    """What it is told: a value as msgpack; or an exception, by the name of its class, its text and its attributes."""
 
     number: int
     data: bytes | None = None
     error: str | None = None
     message: str = ""
+    attributes: dict[str, Any] = {}
 
 
 Message = Setup | Order | Started | Done | Ask | Tell
@@ -112,7 +113,8 @@ def describe_told(number: int, told: asyncio.Future[Any]) -> Tell:
     if told.cancelled():
         return Tell(number, error=PutDown.__name__)
     if (error := told.exception()) is not None:
-        return Tell(number, error=type(error).__name__, message=str(error))
+        attributes = vars(error) if isinstance(error, HeadraceError) else {}
+        return Tell(number, error=type(error).__name__, message=str(error), attributes=attributes)
     return Tell(number, _encode(told.result()))
 
 
@@ -149,8 +151,7 @@ class _PipePort:
         if tell.error == PutDown.__name__:
             told.set_exception(PutDown())
         elif tell.error is not None:
-            kind = getattr(errors, tell.error, HeadraceError)
-            told.set_exception(kind(tell.message))
+            told.set_exception(_make_error(tell.error, tell.message, tell.attributes))
         else:
             told.set_result(msgspec.msgpack.decode(tell.data or b"", type=_TOLD.get(type(op), Any)))
 
@@ -161,6 +162,14 @@ class _PipePort:
             self._asked[self._count] = (op, told)
             self._connection.sendall(frame_message(Ask(self._count, op)))
         return told
+
+
+def _make_error(name: str, message: str, attributes: dict[str, Any]) -> Exception:
+    kind = getattr(errors, name, HeadraceError)
+    try:
+        return kind(message, **attributes)
+    except TypeError:  # one that is made otherwise: nobody may wait for an answer for ever
+        return HeadraceError(f"{name}: {message}")
 
 
 def main(descriptor: int) -> None:
