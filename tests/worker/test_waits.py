@@ -133,6 +133,24 @@ async def test_a_step_has_retries_of_its_own(engine: Engine, tmp_path: Path, lin
     assert read_output(run) == 3
 
 
+@pytest.mark.parametrize("what", ["child", "time", "step", "increment"])
+async def test_a_durable_point_inside_of_a_step_is_refused(engine: Engine, what: str) -> None:
+    async with living(engine):
+        run = await execute(engine, jobs.wait_in_step, what)
+    assert run.status is RunStatus.FAILED
+    assert "can't be used inside of a step" in str((run.error or {})["message"])
+    assert run.metadata == {"progress": 1}  # that is no point
+
+
+async def test_a_batch_of_more_children_than_are_allowed_is_refused(engine: Engine) -> None:
+    async with living(engine, batch_max_items=3):
+        assert read_output(await execute(engine, jobs.many, [1, 2, 3])) == [2, 4, 6]
+        run = await execute(engine, jobs.many, [1, 2, 3, 4])
+    assert run.status is RunStatus.FAILED
+    assert "HEADRACE_BATCH_MAX_ITEMS" in str((run.error or {})["message"])
+    assert await engine.store.fetch("read_journals", 1, [run.id]) == []
+
+
 async def test_a_next_attempt_keeps_what_succeeded_and_does_the_last_failure_again(
     engine: Engine, tmp_path: Path
 ) -> None:

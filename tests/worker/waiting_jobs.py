@@ -155,7 +155,25 @@ async def same_token(seconds: float) -> list[str]:
     return [token.id, token.url, token.public_token]
 
 
+@task(id="d.wait_in_step", retry=ONCE)
+async def wait_in_step(what: str) -> str:
+    async def waiting() -> str:
+        await metadata.set("progress", 1)
+        match what:
+            case "child":
+                await double.trigger_and_wait(1)
+            case "time":
+                await wait.for_(0.01)
+            case "step":
+                await step("inner", str)
+            case _:
+                await metadata.increment("n")
+        return "no"
+
+    return await step("outer", waiting)
+
+
 TASKS = [
     double, fail, one, one_in_thread, one_in_process, failing, many, iterate, gathered, sleeper, asker, stepper,
-    retried, one_more, shower, racer, iterate_then_ask, same_token,
+    retried, one_more, shower, racer, iterate_then_ask, same_token, wait_in_step,
 ]  # fmt: skip

@@ -30,6 +30,7 @@ def show(
         print_json(run)
         return OK
     error = run.get("error")
+    related: dict[str, dict[str, Any]] = run.get("relatedRuns") or {}
     print_fields(
         {
             "id": run["id"],
@@ -41,6 +42,8 @@ def show(
             "finished": run.get("finishedAt"),
             "tags": ", ".join(run.get("tags") or []) or None,
             "batch": run.get("batchId"),
+            "parent": related.get("parent", {}).get("id"),
+            "metadata": format_value(run.get("metadata")),
             "payload": format_value(run.get("payload")),
             "output": format_value(run.get("output")),
             "error": describe_error(error) if error else None,

@@ -37,14 +37,14 @@ def append(key: str, value: Any) -> Pending[None]:
 
 def current() -> Pending[dict[str, Any]]:
     """The run's metadata as it is now. On a replay: as it is then, so don't decide by it what points to come to."""
-    port = current_port("metadata.current()", _OUTSIDE)
+    port = current_port("metadata.current()", _OUTSIDE, is_point=False)
     return Pending(port, _read(), "metadata.current()")
 
 
 def _change(
     change: Literal["set", "delete", "increment", "append"], key: str, value: Any, *, is_point: bool
 ) -> Pending[None]:
-    port = current_port(f"metadata.{change}()", _OUTSIDE)
+    port = current_port(f"metadata.{change}()", _OUTSIDE, is_point=is_point)
     if change == "increment" and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise PayloadError(f"metadata.increment({key!r}, {value!r}): it adds a number")
     plain = msgspec.json.decode(encode_json(value))

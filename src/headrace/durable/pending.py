@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from headrace.durable.ops import Op
-from headrace.durable.port import Port
+from headrace.durable.port import Port, inside_step
 
 T = TypeVar("T")
 
@@ -121,15 +121,17 @@ class Pending(Generic[T]):
 
 
 async def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    if inspect.iscoroutinefunction(function):
-        return await function(*arguments)
-    value = await asyncio.to_thread(function, *arguments)
-    return await value if inspect.isawaitable(value) else value
+    with inside_step():
+        if inspect.iscoroutinefunction(function):
+            return await function(*arguments)
+        value = await asyncio.to_thread(function, *arguments)
+        return await value if inspect.isawaitable(value) else value
 
 
 def _call_blocking(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    value = function(*arguments)
-    return asyncio.run(_wait_for(value)) if inspect.isawaitable(value) else value
+    with inside_step():
+        value = function(*arguments)
+        return asyncio.run(_wait_for(value)) if inspect.isawaitable(value) else value
 
 
 async def _wait_for(value: Any) -> Any:

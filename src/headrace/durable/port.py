@@ -61,12 +61,34 @@ class Names:
 _current_port: ContextVar[Port | None] = ContextVar("headrace_current_port", default=None)
 
 
-def current_port(doing: str, instead: str) -> Port:
-    """The port of the current run. Raises NotInRunError, which says what was asked for and what to do instead."""
+_in_step: ContextVar[bool] = ContextVar("headrace_in_step", default=False)
+
+
+def current_port(doing: str, instead: str, *, is_point: bool = True) -> Port:
+    """The port of the current run. Raises NotInRunError, which says what was asked for and what to do instead.
+
+    Where it is a point it is refused inside of a step as well: a replay does not call the step's function again, so it would
+    not come to the point.
+    """
     port = _current_port.get()
     if port is None:
         raise NotInRunError(f"{doing} works inside of a run only, and this code is not executed by a worker. {instead}")
+    if is_point and _in_step.get():
+        raise NotInRunError(
+            f"{doing} can't be used inside of a step: a step is over or not, and a replay does not call it again. Use it in "
+            "the task's function, between steps, or make a task of the step."
+        )
     return port
+
+
+@contextlib.contextmanager
+def inside_step() -> Generator[None]:
+    """Refuses durable points inside the block."""
+    token = _in_step.set(True)
+    try:
+        yield
+    finally:
+        _in_step.reset(token)
 
 
 def enter_port(port: Port) -> None:

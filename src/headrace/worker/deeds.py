@@ -39,7 +39,7 @@ from headrace.engine.outcomes import (
     StreamRefused,
 )
 from headrace.engine.token_credentials import describe_token
-from headrace.errors import BatchTriggerError, ConfigurationError, PayloadError
+from headrace.errors import BatchTriggerError, ConfigurationError, LimitError, PayloadError
 from headrace.ids import (
     format_run_id,
     format_token_id,
@@ -80,7 +80,7 @@ class Deeds:
                 options = _with_tags(op.options, run, inherit=op.inherit_tags)
                 return ChildRun(mint_run_id(store_of(run.id)), op.task, Packet(op.payload), options, op.awaited)
             case ops.OpenBatch():
-                items = None if op.items is None else _store_items(op.items, run, inherit=op.inherit_tags)
+                items = None if op.items is None else self._store_items(op.items, run, inherit=op.inherit_tags)
                 request = CreateBatch(
                     run_count=None if items is None else len(items),
                     task_identifiers=[op.task],
@@ -96,6 +96,17 @@ class Deeds:
                 return _change_metadata(op, metadata)
             case _:
                 return self._describe_wait(run, op)
+
+    def _store_items(self, given: list[ops.ItemData], run: ClaimedRun, *, inherit: bool) -> list[StoredItem]:
+        most = self._engine.settings.batch_max_items
+        if most and given[-1].index >= most:
+            raise LimitError(
+                f"a batch may have {most} items (HEADRACE_BATCH_MAX_ITEMS), and this one has more: make several"
+            )
+        return [
+            StoredItem(item.index, item.task, Packet(item.payload), _with_tags(item.options, run, inherit=inherit))
+            for item in given
+        ]
 
     def _describe_wait(self, run: ClaimedRun, op: Any) -> Deed:
         match op:
@@ -175,7 +186,7 @@ class Deeds:
         environment_id = fence.lease.environment_id
         batch = await batches.find_batch(self._engine, environment_id, _batch_id(op.batch_id))
         assert batch is not None, "a batch is made with its point"
-        items = _store_items(op.items, run, inherit=op.inherit_tags)
+        items = self._store_items(op.items, run, inherit=op.inherit_tags)
         for item in items:
             item.packet = await self._offload(item.packet)
         answer = await batches.store_chunk(self._engine, environment_id, batch, items, hold=partial(hold_run, fence))
@@ -217,13 +228,6 @@ def _with_tags(options: RunOptions | None, run: ClaimedRun, *, inherit: bool) ->
     if len(tags) > MAX_TAGS:
         raise ConfigurationError(f"with the tags that it inherits a child has {len(tags)}, but {MAX_TAGS} are allowed")
     return msgspec.structs.replace(chosen, tags=tags)
-
-
-def _store_items(items: list[ops.ItemData], run: ClaimedRun, *, inherit: bool) -> list[StoredItem]:
-    return [
-        StoredItem(item.index, item.task, Packet(item.payload), _with_tags(item.options, run, inherit=inherit))
-        for item in items
-    ]
 
 
 def _change_metadata(op: ops.ChangeMetadata, metadata: dict[str, Any]) -> MetadataChange:
