@@ -20,7 +20,14 @@ _REAL_RUNS: Final = 500
 """Put down by a worker, half at a token and half at a time; the others are copies of their rows, under ids of their own."""
 
 _SETTLE_SECONDS: Final = 5.0
-_COPY_ID: Final = "overlay({0}::text PLACING substr(md5({0}::text || n.copy), 1, 12) FROM 25)::uuid"
+_LOOK_SECONDS: Final = 0.005
+_LAST_QUERIES: Final = (
+    "SELECT pid, query_start FROM pg_stat_activity WHERE datname = current_database()"
+    " AND backend_type = 'client backend' AND pid <> pg_backend_pid() AND query_start IS NOT NULL"
+)
+_COPY_ID: Final = "overlay({0}::text PLACING substr(md5({0}::text || n.copy), 1, 10) FROM 25)::uuid"
+"""Of the same moment, and, in the last byte, of the same store."""
+
 _COPIED: Final = {
     "runs": ("id", "root_run_id"),
     "tokens": ("id", "run_id"),
@@ -49,20 +56,19 @@ def measure_suspended(database_url: str, runs: int, *, seconds: float) -> Suspen
         pass
     with running_worker(database_url, 100) as worker:
         asyncio.run(_await_worker(database_url))
+        time.sleep(_SETTLE_SECONDS)
         idle_rss = read_rss(worker.pid)
     _suspend(database_url, runs)
-    own = asyncio.run(_count_queries(database_url, seconds))  # PostgreSQL's own: autovacuum looks in now and then
     with ExitStack() as stack:
         worker = stack.enter_context(running_worker(database_url, 100))
         asyncio.run(_await_worker(database_url))
         of_worker = asyncio.run(_count_queries(database_url, seconds))
         rss = read_rss(worker.pid)
         url, _ = stack.enter_context(running_server(database_url))
-        time.sleep(_SETTLE_SECONDS)
         of_all = asyncio.run(_count_queries(database_url, seconds))
         client = stack.enter_context(Client(url, api_key=API_KEY))
         _resume_one(database_url, client)
-    return SuspendedFigures(idle_rss, rss, max(of_worker - own, 0.0), max(of_all - own, 0.0))
+    return SuspendedFigures(idle_rss, rss, of_worker, of_all)
 
 
 def _suspend(database_url: str, runs: int) -> None:
@@ -114,18 +120,23 @@ async def _list_columns(connection: asyncpg.Connection[Any], table: str) -> list
 async def _await_worker(database_url: str) -> None:
     async with connected(database_url) as connection:
         await await_true(connection, "EXISTS (SELECT FROM headrace.workers WHERE ended_at IS NULL)")
-    await asyncio.sleep(_SETTLE_SECONDS)
 
 
 async def _count_queries(database_url: str, seconds: float) -> float:
-    """Transactions a second that end in the database, but for the ones that count; at rest each is one statement."""
-    counted = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()"
+    """Queries a second that clients send, seen in what each of their connections did last.
+
+    Not the database's count of transactions: autovacuum's are among those, as many as these. What one connection sends
+    within a few milliseconds (the statements of one transaction) may count as one.
+    """
     async with connected(database_url) as connection:
-        before = await connection.fetchval(counted)
+        await asyncio.sleep(_SETTLE_SECONDS)
+        before = {*await connection.fetch(_LAST_QUERIES)}
+        seen = before.copy()
         started = time.monotonic()
-        await asyncio.sleep(seconds)
-        after = await connection.fetchval(counted)
-        return max(after - before - 1, 0) / (time.monotonic() - started)
+        while (elapsed := time.monotonic() - started) < seconds:
+            await asyncio.sleep(_LOOK_SECONDS)
+            seen.update(await connection.fetch(_LAST_QUERIES))
+        return len(seen - before) / elapsed
 
 
 def _resume_one(database_url: str, client: Client) -> None:
