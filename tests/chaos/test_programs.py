@@ -203,6 +203,10 @@ class Stage:
             "a run goes on for a run that was canceled": """
                 SELECT c.id FROM headrace.runs AS r JOIN headrace.journal AS j ON j.run_id = r.id AND j.canceling
                 JOIN headrace.runs AS c ON c.id = j.target WHERE c.finished_at IS NULL""",
+            "a run was woken more often than there were reasons to": """
+                SELECT r.id, r.resumes, p.points FROM headrace.runs AS r
+                CROSS JOIN LATERAL (SELECT count(*) AS points FROM headrace.journal AS j WHERE j.run_id = r.id) AS p
+                WHERE r.resumes > 3 * p.points + 5""",
             "one point has two runs": """
                 SELECT payload FROM headrace.runs GROUP BY payload HAVING count(*) > 1""",
             "a child that no point names": """

@@ -14,7 +14,7 @@ from headrace import Item, Retry, step, task, wait
 from headrace.engine.engine import Engine
 from headrace.engine.sweeps import run_sweeps
 from tests.invariants import fetch_sql
-from tests.worker.helpers import execute, read_output, working
+from tests.worker.helpers import await_end, execute, read_output, trigger, working
 from tests.worker.waiting_jobs import count
 
 pytestmark = pytest.mark.anyio
@@ -70,6 +70,21 @@ async def tried_again(file: str) -> str:
     return "given up" if patience in done else "done"
 
 
+@task(id="f.limited", retry=ONCE)
+async def limited(way: str) -> float:
+    """Children one at a time, or as they come: both wait for something of asyncio's that is no task."""
+    limit = asyncio.Semaphore(1 if way == "gather" else 3)
+
+    async def child(number: float) -> float:
+        async with limit:
+            return (await slow.trigger_and_wait(number)).unwrap()
+
+    numbers = [0.01, 0.02, 0.03]
+    if way == "gather":
+        return sum(await asyncio.gather(*(child(number) for number in numbers)))
+    return sum([await one for one in asyncio.as_completed([child(number) for number in numbers])])
+
+
 async def test_a_batch_has_not_ended_when_its_first_item_has(engine: Engine) -> None:
     """They have one id, and a run that a key stands for is watched."""
     async with living(engine):
@@ -98,12 +113,20 @@ async def test_a_step_that_was_given_up_in_its_second_try_does_not_win_in_a_repl
     assert {row["point"] for row in points} == {"wait:patience", "wait:for", "wait:for#2"}
 
 
+@pytest.mark.parametrize("way", ["gather", "as_completed"])
+async def test_parents_do_not_hold_the_slots_that_their_children_need(engine: Engine, way: str) -> None:
+    async with living(engine, concurrency=2):
+        parents = [await trigger(engine, limited, way) for _ in range(4)]
+        sums = [read_output(await await_end(engine, run_id)) for run_id in parents]
+    assert sums == [pytest.approx(0.06)] * 4
+
+
 @asynccontextmanager
-async def living(engine: Engine, linger: float = 0.0) -> AsyncGenerator[None]:
+async def living(engine: Engine, linger: float = 0.0, **changes: Any) -> AsyncGenerator[None]:
     stop = asyncio.Event()
     sweeping = asyncio.create_task(run_sweeps(engine, stop))
-    tasks: list[Any] = [slow, doubled, timed_out, tried_again]
-    async with working(engine, *tasks, wait_linger=linger):
+    tasks: list[Any] = [slow, doubled, timed_out, tried_again, limited]
+    async with working(engine, *tasks, wait_linger=linger, **changes):
         yield
     stop.set()
     await sweeping

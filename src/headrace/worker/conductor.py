@@ -107,9 +107,9 @@ class Conductor:
         if asked is not None and asked.state == "waiting":
             self._make_ready(asked, point)
 
-    def can_be_put_down(self) -> bool:
-        """Whether the code does nothing but wait, for what is not there yet."""
-        return self.is_waiting and not self._ready and not self._parked and self._stands_still()
+    def can_be_put_down(self, *, locks: bool = False) -> bool:
+        """Whether the code does nothing but wait, for what is not there yet; with ``locks`` also for locks of its own."""
+        return self.is_waiting and not self._ready and not self._parked and self._stands_still(locks=locks)
 
     @property
     def is_waiting(self) -> bool:
@@ -371,11 +371,11 @@ class Conductor:
             await asyncio.sleep(0)
         return self._stands_still()
 
-    def _stands_still(self) -> bool:
+    def _stands_still(self, *, locks: bool = False) -> bool:
         if self._busy or self._outbox.busy:
             return False
         waited_for = {future for future in self._futures if not future.done()}
-        return bool(waited_for) if self._tasks is None else all_wait(self._tasks, waited_for)
+        return bool(waited_for) if self._tasks is None else all_wait(self._tasks, waited_for, locks=locks)
 
     def _drop(self, asked: Asked) -> None:
         """A future is done: told, or given up by the code."""

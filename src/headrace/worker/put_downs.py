@@ -56,16 +56,27 @@ class PutDowns:
     async def _put_down_if_it_waits(self, execution: Execution) -> bool:
         # The end of a task reaches who joins it some turns of the loop later; in between, all of them seem to wait.
         for _ in range(SETTLE_TICKS):
-            if execution.conductor is None or execution.cut is not None or not execution.conductor.can_be_put_down():
+            if not self._can_be_put_down(execution):
                 return False
             await asyncio.sleep(0)
-        if execution.conductor is None or execution.cut is not None or not execution.conductor.can_be_put_down():
+        conductor = execution.conductor
+        if conductor is None or not self._can_be_put_down(execution):
             return False
         execution.cut = "put down"
-        execution.conductor.close()
+        conductor.close()
         if execution.is_async and execution.job is not None:
             execution.job.cancel()
         return True
+
+    def _can_be_put_down(self, execution: Execution) -> bool:
+        # A task that waits for a semaphore may have to be let go on by another run, which nobody would hear of: it stays. But
+        # where slots are short it must not: parents that limit their children by one would hold the slots that these need.
+        locks = self._draining or not self._has_free_slots()
+        return (
+            execution.conductor is not None
+            and execution.cut is None
+            and execution.conductor.can_be_put_down(locks=locks)
+        )
 
     def _spawn(self, function: Callable[[Execution], Coroutine[Any, Any, Any]], execution: Execution) -> None:
         job: asyncio.Task[Any] = asyncio.get_running_loop().create_task(
