@@ -10,17 +10,18 @@ from typing import Any
 
 import pytest
 
-from headrace.engine import cancels
+from headrace.engine import cancels, runs
 from headrace.engine.engine import Engine
-from headrace.engine.outcomes import RunCanceled, RunEnded, RunMissing
+from headrace.engine.outcomes import Packet, RunCanceled, RunCreated, RunEnded, RunMissing
 from headrace.engine.sweeps import run_sweeps, sweep_once
 from headrace.ids import mint_run_id
+from headrace.protocol.options import RunOptions
 from headrace.protocol.statuses import RunStatus
 from headrace.tasks import Task
 from headrace.worker.worker import Worker
 from tests.engine.held import blocked, held_at, holding
-from tests.engine.helpers import claim, finish, register
-from tests.engine.parents import child, read_state, start_parent
+from tests.engine.helpers import claim, finish, make_items, register
+from tests.engine.parents import child, child_batch, read_state, start_parent
 from tests.invariants import assert_invariants, fetch_sql
 from tests.worker import tree_jobs as jobs
 from tests.worker.helpers import await_end, is_there, look, read_output, trigger, until, working
@@ -147,6 +148,33 @@ async def test_a_cancel_and_an_end_at_one_moment_have_one_winner(engine: Engine,
     assert await finish(engine, lease, children, "FAILED") == {children[0].id}
     assert await fetch_sql(engine, "SELECT * FROM headrace.runs WHERE id = $1", children[0].id) == before
     await assert_invariants(engine)
+
+
+@pytest.mark.parametrize("shape", ["child", "batch"])
+async def test_a_run_of_others_that_is_waited_for_by_its_key_is_not_canceled(engine: Engine, shape: str) -> None:
+    """It is no child of the canceled run: somebody else triggered it, and may wait for it."""
+    shared = await runs.trigger_run(engine, 1, "t", Packet(b"1"), RunOptions(idempotency_key="k"))
+    lease = await register(engine, "p", "t")
+    parent = await start_parent(engine, lease)
+    await parent.write(engine, child("k") if shape == "child" else child_batch(make_items(0, 2, key="k")), child())
+    await parent.sleep(engine)
+    await cancels.cancel_run(engine, 1, parent.id)
+    await sweep_once(engine)
+    assert await list_statuses(engine) == ["CANCELED", "CANCELED", "QUEUED"]
+    assert isinstance(shared, RunCreated)
+    await finish(engine, lease, await claim(engine, lease))
+    assert (await look(engine, shared.run_id)).status is RunStatus.COMPLETED
+    await assert_invariants(engine)
+
+
+async def test_a_child_that_is_triggered_first_and_waited_for_later_by_its_key_is_canceled(engine: Engine) -> None:
+    lease = await register(engine, "p", "t")
+    parent = await start_parent(engine, lease)
+    await parent.write(engine, child("k", awaited=False), name="first")
+    await parent.write(engine, child("k"))
+    await parent.sleep(engine, [("first", 1)])
+    await cancels.cancel_run(engine, 1, parent.id)
+    assert await list_statuses(engine) == ["CANCELED", "CANCELED"]
 
 
 async def test_a_cascade_that_stopped_half_way_is_finished_by_the_sweep(engine: Engine) -> None:

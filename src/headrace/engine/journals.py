@@ -279,9 +279,11 @@ def _make_children(
         # To wait for one here, holding its key, would be a cycle: an end holds the run, and may want to free the key.
         if not all(state["watched"] for state in states):
             raise RunsBusyError
-        ended = {state["id"]: state["ended"] for state in states}
+        found = {state["id"]: state for state in states}
         for row, target in others:
-            row.pending = not ended.get(target, True)
+            row.pending = target in found and not found[target]["ended"]
+            # a cancel takes its children with it, and leaves the runs of others that it waits for
+            row.cascade = row.cascade and target in found and found[target]["parent_run_id"] == fence.run_id
     return rows
 
 

@@ -11,6 +11,6 @@ free AS MATERIALIZED (
 watched AS (
     UPDATE headrace.runs AS r SET watched = true FROM free AS f
     WHERE r.environment_id = f.environment_id AND r.id = f.id
-    RETURNING r.id, r.finished_at IS NOT NULL AS ended, r.status = 'COMPLETED' AS succeeded
+    RETURNING r.id, r.finished_at IS NOT NULL AS ended, r.status = 'COMPLETED' AS succeeded, r.parent_run_id
 )
-SELECT t.id, w.id IS NOT NULL AS watched, w.ended, w.succeeded FROM there AS t LEFT JOIN watched AS w ON w.id = t.id
+SELECT t.id, w.id IS NOT NULL AS watched, w.ended, w.succeeded, w.parent_run_id FROM there AS t LEFT JOIN watched AS w ON w.id = t.id
