@@ -35,7 +35,7 @@ def bench(
         ),
     ] = None,
 ) -> int:
-    """Measure headrace beside what this machine's PostgreSQL can do at most: medians of three, all in one run.
+    """Measure headrace beside what this machine's PostgreSQL can do at most: medians, all in one run.
 
     Exit code 1 where a floor is missed.
     """

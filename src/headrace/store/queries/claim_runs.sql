@@ -1,9 +1,9 @@
 -- Claims a chunk for a worker whose lease is not over, and renews it: the worker's row is locked, so that whoever ends the
 -- lease finds every run that it claimed. Every open lane of its tasks gives an equal share of its head; another worker's
--- claim in progress is stepped over. A lane of another version of the code is left to that version's workers while one lives. The runs are then met by their place in the table, because after a join by id the
--- planner would read all of the table once statistics are missing; for the same reason a lane's head is asked for by ORDER BY
--- and LIMIT, which no plan can make a join of all lanes with all runs. Indexes: workers_pkey, workers_by_version,
--- lanes_open, runs_ready.
+-- claim in progress is stepped over. A lane of another version of the code is left to that version's workers while one lives.
+-- The runs are then met by their place in the table, because after a join by id the planner would read all of the table once
+-- statistics are missing; for the same reason a lane's head is asked for by ORDER BY and LIMIT, which no plan can make a join
+-- of all lanes with all runs. Indexes: workers_pkey, workers_by_version, lanes_open, runs_ready.
 WITH lease AS (
     UPDATE headrace.workers SET lease_until = headrace.clock() + make_interval(secs => $6::float8)
     WHERE id = $2::bigint AND ended_at IS NULL

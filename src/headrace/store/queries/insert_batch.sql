@@ -8,4 +8,5 @@ SELECT $1::integer, $2::uuid, $3::text, $4::integer, t.now + make_interval(secs 
 FROM (SELECT headrace.clock() AS now) AS t
 ON CONFLICT (environment_id, id) DO NOTHING
 RETURNING id, environment_id, status, run_count, accepted, highest_index, aliased, prefailed, settled, succeeded, sealed_at, start_policy,
-    idempotency_key, parent_run_id, resume_parent, traceparent, error::text AS error, created_at, updated_at, processing_completed_at, completed_at, seal_deadline, root_run_id, depth
+    idempotency_key, parent_run_id, resume_parent, traceparent, error::text AS error, created_at, updated_at,
+    processing_completed_at, completed_at, seal_deadline, root_run_id, depth

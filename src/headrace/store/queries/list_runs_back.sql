@@ -1,7 +1,8 @@
 -- A page of runs, the way back, oldest first: ids sort by time, so the key is the cursor and a run is met once however many are added.
 -- Index: runs_pkey. ($2, $3) is the open interval of ids; a batch narrows it to its own part of the key.
 SELECT r.id, l.task, l.queue, r.status, r.payload, r.payload_type, r.output, r.output_type, r.error::text AS error, r.attempt,
-    r.batch_id, r.batch_index, r.parent_run_id, r.root_run_id, r.depth, r.resumes, r.metadata::text AS metadata, r.idempotency_key, r.options::text AS options, r.created_at, r.updated_at,
+    r.batch_id, r.batch_index, r.parent_run_id, r.root_run_id, r.depth, r.resumes, r.metadata::text AS metadata,
+    r.idempotency_key, r.options::text AS options, r.created_at, r.updated_at,
     r.delayed_until, r.started_at, r.finished_at, r.traceparent, r.delayed_until > headrace.clock() AS delayed
 FROM (
     SELECT r.* FROM headrace.runs AS r

@@ -1,4 +1,5 @@
--- As watch_runs, but waits for nobody: a run that another transaction holds comes back unwatched. Whoever holds a batch's row must not wait for a run: completions lock runs first and batches after.
+-- As watch_runs, but waits for nobody: a run that another transaction holds comes back unwatched. Whoever holds a batch's row
+-- must not wait for a run: completions lock runs first and batches after.
 -- Index: runs_pkey.
 WITH there AS MATERIALIZED (
     SELECT r.environment_id, r.id FROM headrace.runs AS r
