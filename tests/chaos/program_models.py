@@ -178,7 +178,7 @@ def pieces(depth: int) -> st.SearchStrategy[Any]:
         st.tuples(st.just("trigger"), HOWS, below),
         st.tuples(
             st.just("gather"),
-            st.sampled_from(["gather", "group", "wait", "limit", "reversed"]),
+            st.sampled_from(["gather", "group", "wait", "limit", "completed", "reversed"]),
             st.lists(inner, min_size=2, max_size=4),
         ),
         st.tuples(st.just("gather"), st.sampled_from(["gather", "group"]), st.lists(pieces(0), min_size=2, max_size=4)),

@@ -12,7 +12,7 @@ A program is interpreted by one function over a *world*: that of a run (``Durabl
     ["batch", how, start, double, [..]] waits for all; with double the last item has the key of the first
     ["iterate", how, stop, [..]]        as they come, a step after each; leaves after stop of them, if that is not 0
     ["trigger", how, program]
-    ["gather", how, [..]]               how: gather, group, wait, limit, reversed
+    ["gather", how, [..]]               how: gather, group, wait, limit, completed, reversed
     ["race", join, winner, loser]       the loser never ends and is cancelled
     ["toss", kind, ms, ms]              a race that any may win, but always the same one
     ["meta", change, n]                 set, increment or append
@@ -397,6 +397,11 @@ async def gather(how: str, parts: Sequence[Part]) -> list[Any]:
                     return await part()
 
             return await asyncio.gather(*(within(part) for part in parts))
+        case "completed":
+            tasks = [asyncio.ensure_future(part()) for part in parts]
+            for one in asyncio.as_completed(tasks):
+                await one
+            return [one.result() for one in tasks]
         case "reversed":
             tasks = [asyncio.ensure_future(part()) for part in parts]
             return [await one for one in reversed(tasks)][::-1]
