@@ -85,6 +85,35 @@ async def limited(way: str) -> float:
     return sum([await one for one in asyncio.as_completed([child(number) for number in numbers])])
 
 
+CALLS: list[str] = []
+
+
+@task(id="f.reordered", retry=ONCE)
+async def reordered(name: str) -> list[float]:
+    """Its tasks get the lock in another order each time, as those of asyncio.as_completed do in Python 3.11."""
+    CALLS.append(name)
+    limit = asyncio.Semaphore(1)
+
+    async def child(number: float) -> float:
+        async with limit:
+            return (await slow.trigger_and_wait(number)).unwrap()
+
+    numbers = [0.01, 0.02, 0.03]
+    started = {n: asyncio.ensure_future(child(n)) for n in (numbers if len(CALLS) % 2 else numbers[::-1])}
+    return [await started[number] for number in numbers]
+
+
+async def test_a_replay_in_which_another_task_gets_the_lock_goes_on(engine: Engine) -> None:
+    """It holds the lock and comes to a new point; the one whose point the journal has waits for the lock."""
+    CALLS.clear()
+    async with living(engine, concurrency=1):
+        run = await execute(engine, reordered, "x")
+    assert read_output(run) == [0.01, 0.02, 0.03]
+    assert len(CALLS) > 1
+    rows = await fetch_sql(engine, "SELECT FROM headrace.runs WHERE parent_run_id = $1", run.id)
+    assert len(rows) == 3, "a child each, whatever came first"
+
+
 async def test_a_batch_has_not_ended_when_its_first_item_has(engine: Engine) -> None:
     """They have one id, and a run that a key stands for is watched."""
     async with living(engine):
@@ -125,7 +154,7 @@ async def test_parents_do_not_hold_the_slots_that_their_children_need(engine: En
 async def living(engine: Engine, linger: float = 0.0, **changes: Any) -> AsyncGenerator[None]:
     stop = asyncio.Event()
     sweeping = asyncio.create_task(run_sweeps(engine, stop))
-    tasks: list[Any] = [slow, doubled, timed_out, tried_again, limited]
+    tasks: list[Any] = [slow, doubled, timed_out, tried_again, limited, reordered]
     async with working(engine, *tasks, wait_linger=linger, **changes):
         yield
     stop.set()

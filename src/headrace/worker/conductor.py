@@ -37,6 +37,9 @@ SETTLE_TICKS: Final = 8
 
 _LOOK_AGAIN: Final = 0.02
 
+_LOCK_PATIENCE: Final = 0.5
+"""Seconds after which tasks that wait for locks are taken to wait for each other."""
+
 _log = structlog.get_logger("headrace.worker")
 
 
@@ -67,6 +70,7 @@ class Conductor:
         self._ready: dict[str, tuple[Asked, Point]] = {}  # in the order of their coming
         self._outbox = Outbox(desk, fence, self._pages.store_name, self._note_written)
         self._busy = 0
+        self._stuck: tuple[int, float] | None = None  # since when, and the moment of the clock
         self._futures: set[asyncio.Future[Any]] = set()
         self._metadata: dict[str, Any] = dict(run.metadata or _as_dict(run.options.get("metadata")))
         self._changed = asyncio.Event()
@@ -329,12 +333,13 @@ class Conductor:
             if told := self._ready.pop(name, None):
                 self._order.popleft()
                 return told
-            if not await self._stands_still_for_good():
+            if not await self._stands_still_for_good() and not (self._ready and self._is_stuck_on_locks()):
+                self._begin_stuck()
                 asyncio.get_running_loop().call_later(_LOOK_AGAIN, self._changed.set)
                 return None
             if name in self._ready:
                 continue  # it was asked for in the meantime
-            self._order.popleft()  # the code does not ask for it
+            self._order.popleft()  # the code does not ask for it, or not before it is told something else
         return self._ready.pop(next(iter(self._ready))) if self._ready else None
 
     async def _look_for_another_way(self) -> None:
@@ -342,15 +347,11 @@ class Conductor:
         if self._order or self._ready or not (self._parked or self._list_abandoned()):
             return
         if not await self._stands_still_for_good():
+            self._begin_stuck()
             asyncio.get_running_loop().call_later(_LOOK_AGAIN, self._changed.set)
             return
-        abandoned = self._list_abandoned()
-        if abandoned:  # this time the code does want to know
-            for asked in abandoned:
-                name = asked.op.name
-                self._outbox.seen[name] = None
-                self._entries[name] = replace(self._entries[name], seen=None)
-                self._await_point(asked, self._entries[name])
+        if self._list_abandoned():
+            self._take_up_abandoned()
             return
         if not self._unmet or self._ready:
             return
@@ -359,6 +360,35 @@ class Conductor:
         for asked in parked:
             if not asked.future.done():
                 asked.tell(_describe_other(asked.op.name, expected.name))
+
+    def _take_up_abandoned(self) -> None:
+        """This time the code does want to know."""
+        for asked in self._list_abandoned():
+            name = asked.op.name
+            self._outbox.seen[name] = None
+            self._entries[name] = replace(self._entries[name], seen=None)
+            self._await_point(asked, self._entries[name])
+
+    def _begin_stuck(self) -> None:
+        """A task that waits for a lock comes to its points after the one that holds it: in another order than before, where
+        asyncio gave the lock to another. So what that one has come to is begun, though the journal has points left.
+        """
+        if (self._parked or self._list_abandoned()) and not self._ready and self._is_stuck_on_locks():
+            self._take_up_abandoned()
+            parked, self._parked = self._parked, []
+            for asked in parked:
+                if not asked.future.done():
+                    self._begin(asked)
+
+    def _is_stuck_on_locks(self) -> bool:
+        """Whether for some time all tasks have waited for points, for locks, or for each other."""
+        if not self._stands_still(locks=True):
+            self._stuck = None
+            return False
+        now = asyncio.get_running_loop().time()
+        if self._stuck is None or self._stuck[0] != self._clock:
+            self._stuck = (self._clock, now)
+        return now - self._stuck[1] > _LOCK_PATIENCE
 
     def _list_abandoned(self) -> list[Asked]:
         return [asked for asked in self._asked.values() if asked.state == "abandoned"]
