@@ -69,7 +69,11 @@ class Conductor:
         self._parked: list[Asked] = []
         self._ready: dict[str, tuple[Asked, Point]] = {}  # in the order of their coming
         self._outbox = Outbox(desk, fence, self._pages.store_name, self._note_written)
+        self._held: deque[tuple[Asked, float]] = (
+            deque()
+        )  # changes of metadata that a replay comes to: they were made before
         self._busy = 0
+        self._at_once = 0
         self._stuck: tuple[int, float] | None = None  # since when, and the moment of the clock
         self._futures: set[asyncio.Future[Any]] = set()
         self._metadata: dict[str, Any] = dict(run.metadata or _as_dict(run.options.get("metadata")))
@@ -92,7 +96,8 @@ class Conductor:
             case ops.RecallPage(batch, number):
                 asked.tell(ops.page_name(batch, number) in self._entries)
             case ops.ChangeMetadata(name="") if self._unmet:
-                asked.tell(None)  # a replay: what is shown now is of a later moment
+                self._held.append((asked, asyncio.get_running_loop().time()))
+                self._changed.set()
             case ops.StoreItems() | ops.SealBatch() | ops.ReadOutcomes():
                 self._spawn(self._do_at_once(asked))
             case ops.AwaitBatch(name):
@@ -113,7 +118,13 @@ class Conductor:
 
     def can_be_put_down(self, *, locks: bool = False) -> bool:
         """Whether the code does nothing but wait, for what is not there yet; with ``locks`` also for locks of its own."""
-        return self.is_waiting and not self._ready and not self._parked and self._stands_still(locks=locks)
+        return (
+            self.is_waiting
+            and not self._ready
+            and not self._parked
+            and not self._held
+            and self._stands_still(locks=locks)
+        )
 
     @property
     def is_waiting(self) -> bool:
@@ -274,6 +285,7 @@ class Conductor:
 
     async def _do_at_once(self, asked: Asked) -> None:
         self._busy += 1
+        self._at_once += 1
         try:
             result = await self._desk.deeds.do_at_once(self._run, self._fence, asked.op)
         except RunLostError:
@@ -282,9 +294,10 @@ class Conductor:
             asked.tell(error)
         else:
             asked.tell(result)
-        finally:
-            self._busy -= 1
-            self._changed.set()
+        await self._settle()
+        self._busy -= 1
+        self._at_once -= 1
+        self._changed.set()
 
     def _wait(self, asked: Asked, due_in: float | None) -> None:
         if asked.future.done():
@@ -314,9 +327,7 @@ class Conductor:
                     self._entries[point.name] = replace(point, seen=self._outbox.seen[point.name])
                 self._asked.pop(point.name, None)
                 asked.tell(value)
-                if self._tasks is not None:
-                    for _ in range(SETTLE_TICKS):
-                        await asyncio.sleep(0)
+                await self._settle()
                 self._busy -= 1
             await self._look_for_another_way()
 
@@ -327,28 +338,39 @@ class Conductor:
             return error
 
     async def _next_told(self) -> tuple[Asked, Point] | None:
-        """What the code is told next: first what it was told before, in that order."""
+        """What the code is told next: first what it was told before, in that order.
+
+        Nothing while it reads outcomes of a batch: it was told of their end, and what it makes of that comes before the
+        next, however long the reading takes this time.
+        """
+        if self._at_once:
+            return None
         while self._order:
             name = self._order[0]
             if told := self._ready.pop(name, None):
                 self._order.popleft()
                 return told
             if not await self._stands_still_for_good() and not (self._ready and self._is_stuck_on_locks()):
-                self._begin_stuck()
+                await self._begin_stuck()
                 asyncio.get_running_loop().call_later(_LOOK_AGAIN, self._changed.set)
                 return None
             if name in self._ready:
                 continue  # it was asked for in the meantime
+            if await self._release_held():
+                continue
             self._order.popleft()  # the code does not ask for it, or not before it is told something else
         return self._ready.pop(next(iter(self._ready))) if self._ready else None
 
     async def _look_for_another_way(self) -> None:
         """The code was told all that there is. Does it stand before a new point while the journal has others?"""
-        if self._order or self._ready or not (self._parked or self._list_abandoned()):
+        if self._order or self._ready or not (self._parked or self._held or self._list_abandoned()):
             return
         if not await self._stands_still_for_good():
-            self._begin_stuck()
+            await self._begin_stuck()
             asyncio.get_running_loop().call_later(_LOOK_AGAIN, self._changed.set)
+            return
+        if await self._release_held():
+            self._changed.set()
             return
         if self._list_abandoned():
             self._take_up_abandoned()
@@ -361,6 +383,23 @@ class Conductor:
             if not asked.future.done():
                 asked.tell(_describe_other(asked.op.name, expected.name))
 
+    async def _release_held(self) -> bool:
+        """Answers the first change of metadata that is held, once the rest of the code has come as far as it came before.
+
+        Nothing is written: what is shown now is of a later moment. But it took its time then, in which others went on.
+        """
+        if not self._held:
+            return False
+        self._held.popleft()[0].tell(None)
+        await self._settle()
+        return True
+
+    async def _settle(self) -> None:
+        """Lets code that was told something go on until it stands still, or does what is not durable."""
+        if self._tasks is not None:
+            for _ in range(SETTLE_TICKS):
+                await asyncio.sleep(0)
+
     def _take_up_abandoned(self) -> None:
         """This time the code does want to know."""
         for asked in self._list_abandoned():
@@ -369,10 +408,12 @@ class Conductor:
             self._entries[name] = replace(self._entries[name], seen=None)
             self._await_point(asked, self._entries[name])
 
-    def _begin_stuck(self) -> None:
+    async def _begin_stuck(self) -> None:
         """A task that waits for a lock comes to its points after the one that holds it: in another order than before, where
         asyncio gave the lock to another. So what that one has come to is begun, though the journal has points left.
         """
+        if self._held and asyncio.get_running_loop().time() - self._held[0][1] > _LOCK_PATIENCE:
+            await self._release_held()  # a task that sleeps in between may never stand still
         if (self._parked or self._list_abandoned()) and not self._ready and self._is_stuck_on_locks():
             self._take_up_abandoned()
             parked, self._parked = self._parked, []
