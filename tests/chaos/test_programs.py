@@ -1,7 +1,7 @@
 """Random programs of waits on workers that die: what comes out is what plain asyncio gives, and nothing waits for ever.
 
     pytest tests/chaos/test_programs.py --programs=5000                    # more of them
-    pytest tests/chaos/test_programs.py --programs-seed=...                # the same ones again
+    pytest tests/chaos/test_programs.py --programs-seed=0                  # others; or the seed of a run that failed
     pytest tests/chaos/test_programs.py --program='["seq", [...]]'         # one, many times
 
 Of each program the result, the metadata and the runs are compared with those of the same program in plain asyncio
@@ -288,7 +288,7 @@ async def _open(folder: Path, url: str, lease: float, postgres: EmbeddedPostgres
 
 def _choose(request: pytest.FixtureRequest) -> tuple[int, st.SearchStrategy[list[Any]], int]:
     """How many examples, of what, by which seed."""
-    chosen = int(request.config.getoption("--programs-seed") or random.randrange(2**32))
+    chosen = int(request.config.getoption("--programs-seed")) or random.randrange(2**32)
     if (text := request.config.getoption("--program")) is not None:
         return 3, st.just([json.loads(text)] * AT_ONCE), chosen
     count = int(request.config.getoption("--programs"))
