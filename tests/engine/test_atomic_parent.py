@@ -419,7 +419,11 @@ async def test_every_statement_of_a_submission_is_a_point_where_it_is_killed(
     monkeypatch.setattr("headrace.store.store.run_plan_on", note_statements)
     request = CreateBatch(run_count=ITEMS, idempotency_key="batch")
     await batches.submit_batch(engine, 1, request, crash_child.make_items(), request_id="request-1")
-    [mark] = [mark for mark in test_crash_points.test_a_one_shot_batch_is_whole_or_not_there.pytestmark if mark.name == "parametrize"]  # pyright: ignore[reportFunctionMemberAccess]
+    [mark] = [
+        mark
+        for mark in test_crash_points.test_a_one_shot_batch_is_whole_or_not_there.pytestmark
+        if mark.name == "parametrize"
+    ]  # pyright: ignore[reportFunctionMemberAccess]
     assert len(sent) > 8
     assert {f"after:{name}" for name in sent} == set(mark.args[1])
 
