@@ -13,6 +13,7 @@ from headrace.durable.pending import Pending, Steps
 from headrace.durable.port import current_port
 from headrace.durations import Duration, parse_duration
 from headrace.errors import ConfigurationError, WaitTimeout
+from headrace.items import spell_duration
 from headrace.protocol.packets import decode_packet
 from headrace.token_values import Token
 
@@ -99,6 +100,6 @@ def _spell(duration: Duration | None, what: str) -> str | None:
     if duration is None:
         return None
     try:
-        return f"{parse_duration(duration):.3f}".rstrip("0").rstrip(".") + "s"
+        return spell_duration(duration)
     except ValueError as error:
         raise ConfigurationError(f"{what} is {duration!r}: {error}") from None

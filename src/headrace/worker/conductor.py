@@ -20,7 +20,6 @@ import structlog
 from headrace import telemetry
 from headrace.durable import ops
 from headrace.durable.ops import Op
-from headrace.durable.port import Names
 from headrace.engine.deeds import Fence, PointWrite
 from headrace.engine.journals import RunLostError
 from headrace.engine.outcomes import ClaimedRun, Lineage, Point, WorkerLease
@@ -48,7 +47,6 @@ class Conductor:
 
     def __init__(self, desk: Desk, lease: WorkerLease, run: ClaimedRun, tasks: Tasks | None) -> None:
         self.run_id = run.id
-        self.names = Names()
         self.closed = False
         self._desk = desk
         self._run = run
@@ -69,9 +67,7 @@ class Conductor:
         self._parked: list[Asked] = []
         self._ready: dict[str, tuple[Asked, Point]] = {}  # in the order of their coming
         self._outbox = Outbox(desk, fence, self._pages.store_name, self._note_written)
-        self._held: deque[tuple[Asked, float]] = (
-            deque()
-        )  # changes of metadata that a replay comes to: they were made before
+        self._held: deque[tuple[Asked, float]] = deque()  # changes of metadata that were made before, and since when
         self._busy = 0
         self._at_once = 0
         self._stuck: tuple[int, float] | None = None  # since when, and the moment of the clock
@@ -229,12 +225,15 @@ class Conductor:
         self._await_point(asked, entry)
 
     def _unpark(self) -> None:
-        if not self._unmet and self._parked:
-            parked, self._parked = self._parked, []
-            for asked in parked:
-                if not asked.future.done():  # else the code stopped asking
-                    self._begin(asked)
+        if not self._unmet:
+            self._begin_parked()
         self._changed.set()
+
+    def _begin_parked(self) -> None:
+        parked, self._parked = self._parked, []
+        for asked in parked:
+            if not asked.future.done():  # else the code stopped asking
+                self._begin(asked)
 
     def _begin(self, asked: Asked) -> None:
         """The code has come to a new point."""
@@ -416,10 +415,7 @@ class Conductor:
             await self._release_held()  # a task that sleeps in between may never stand still
         if (self._parked or self._list_abandoned()) and not self._ready and self._is_stuck_on_locks():
             self._take_up_abandoned()
-            parked, self._parked = self._parked, []
-            for asked in parked:
-                if not asked.future.done():
-                    self._begin(asked)
+            self._begin_parked()
 
     def _is_stuck_on_locks(self) -> bool:
         """Whether for some time all tasks have waited for points, for locks, or for each other."""
