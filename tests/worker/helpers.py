@@ -43,8 +43,10 @@ async def working(engine: Engine, *tasks: Task[Any, Any], **changes: Any) -> Asy
         yield worker
     finally:
         worker.stop()
-        await asyncio.wait_for(job, PATIENCE)
-        await own.close()
+        try:
+            await asyncio.wait_for(job, PATIENCE)
+        finally:  # what is left open would fail another test when it is collected
+            await own.close()
 
 
 async def trigger(engine: Engine, task: Task[Any, Any] | str, payload: Any = None, **options: Any) -> UUID:

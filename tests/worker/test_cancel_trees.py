@@ -233,7 +233,9 @@ async def living(engine: Engine, *tasks: Task[Any, Any], **changes: Any) -> Asyn
     """A worker, and the sweeps of deadlines."""
     stop = asyncio.Event()
     sweeping = asyncio.create_task(run_sweeps(engine, stop))
-    async with working(engine, *tasks, **changes) as worker:
-        yield worker
-    stop.set()
-    await sweeping
+    try:
+        async with working(engine, *tasks, **changes) as worker:
+            yield worker
+    finally:
+        stop.set()
+        await sweeping

@@ -19,6 +19,7 @@ from headrace.engine import keys, sweeps
 from headrace.engine.engine import Engine
 from headrace.errors import ConfigurationError
 from headrace.settings import Settings
+from headrace.timeouts import happens_within
 
 log = structlog.get_logger("headrace.api")
 
@@ -81,8 +82,7 @@ class _Server(uvicorn.Server):
         ticks = 0
         while not await self.on_tick(ticks):
             ticks += 10  # of a tenth of a second each
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), 1)
+            if await happens_within(self._stopping, 1):
                 log.info("draining")
                 self.should_exit = True
 

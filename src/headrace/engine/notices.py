@@ -17,6 +17,7 @@ import structlog
 
 from headrace.settings import Settings
 from headrace.store.store import DATABASE_ERRORS, Store
+from headrace.timeouts import happens_within
 
 READY_CHANNEL: Final = "headrace_ready"
 DONE_CHANNEL: Final = "headrace_done"
@@ -117,11 +118,7 @@ class Notices:
         if since is not None and self._heard[key] != since:
             return True
         event = self._waiting.setdefault(key, asyncio.Event())
-        try:
-            await asyncio.wait_for(event.wait(), timeout)
-        except TimeoutError:
-            return False
-        return True
+        return await happens_within(event, timeout)
 
     def _hear(self, _connection: Any, _pid: int, channel: str, payload: object) -> None:
         # An event is set once and replaced: whoever waited wakes, whoever comes later waits for the next one.

@@ -7,7 +7,6 @@ repairs it counts and logs: outside of a deadline that a user set, it is the tra
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -26,6 +25,7 @@ from headrace.engine.tokens import expire_tokens
 from headrace.engine.waits import complete_targets, wake_runs
 from headrace.store.statements import Plan, query
 from headrace.store.store import DATABASE_ERRORS
+from headrace.timeouts import happens_within
 
 _CHUNK: Final = 1000
 _SHORTEST_PAUSE: Final = 0.01
@@ -78,8 +78,7 @@ async def run_sweeps(engine: Engine, stop: asyncio.Event, *, interval: float | N
                 pause = max(min(every, look["next_in"]), _SHORTEST_PAUSE)
         except DATABASE_ERRORS as error:
             _log.warning("sweep put off: the database does not answer", error=str(error))
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), pause)
+        await happens_within(stop, pause)
 
 
 async def sweep_once(engine: Engine) -> SweepReport:

@@ -64,7 +64,8 @@ class Store:
     async def close(self) -> None:
         """Ends all connections, by force those that don't end within five seconds."""
         try:
-            await asyncio.wait_for(self._pool.close(), 5)
+            async with asyncio.timeout(5):
+                await self._pool.close()
         except TimeoutError:
             self._pool.terminate()
 

@@ -21,6 +21,7 @@ from headrace.engine.engine import Engine
 from headrace.engine.holdings import list_held_runs
 from headrace.engine.outcomes import LeaseLost, WorkerLease
 from headrace.store.store import DATABASE_ERRORS
+from headrace.timeouts import happens_within
 from headrace.worker.completer import Completer
 from headrace.worker.executor import Executor
 from headrace.worker.tenure import Tenure
@@ -151,8 +152,7 @@ class Claimer:
             await self._sleep(left)
 
     async def _sleep(self, seconds: float | None) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._woken.wait(), seconds)
+        await happens_within(self._woken, seconds)
         self._woken.clear()
 
     async def _hear_hints(self) -> None:

@@ -24,6 +24,7 @@ from headrace.engine.outcomes import Finish, Packet, WorkerLease
 from headrace.ids import format_run_id
 from headrace.protocol.statuses import RunStatus
 from headrace.store.store import DATABASE_ERRORS
+from headrace.timeouts import happens_within
 from headrace.worker.retries import internal_error
 
 FLUSH_RUNS: Final = 500
@@ -128,11 +129,7 @@ class Completer:
     async def wait_empty(self, timeout: float) -> bool:
         """Whether everything was written within ``timeout`` seconds."""
         self.flush_now()
-        try:
-            await asyncio.wait_for(self._empty.wait(), timeout)
-        except TimeoutError:
-            return False
-        return True
+        return await happens_within(self._empty, timeout)
 
     async def run(self) -> None:
         """Writes until it is cancelled."""

@@ -27,6 +27,7 @@ from headrace.ids import format_run_id
 from headrace.payloads import STORED_TYPE, PayloadStoreError
 from headrace.protocol.statuses import RunStatus
 from headrace.tasks import RunContext, Task, enter_run
+from headrace.timeouts import happens_within
 from headrace.worker.calls import decode_arguments, encode_output, make_context
 from headrace.worker.child import Order
 from headrace.worker.conductor import Conductor
@@ -133,11 +134,7 @@ class Executor:
 
     async def wait_free(self, timeout: float) -> bool:
         """Whether every slot was free within ``timeout`` seconds."""
-        try:
-            await asyncio.wait_for(self._all_free.wait(), timeout)
-        except TimeoutError:
-            return False
-        return True
+        return await happens_within(self._all_free, timeout)
 
     async def close(self) -> None:
         """Ends the child processes, and waits for no thread."""

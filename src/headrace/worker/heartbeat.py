@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from typing import Final
 
@@ -13,6 +12,7 @@ from headrace.engine.engine import Engine
 from headrace.engine.outcomes import LeaseLost
 from headrace.engine.workers import renew_lease
 from headrace.store.store import DATABASE_ERRORS
+from headrace.timeouts import happens_within
 from headrace.worker.tenure import Tenure
 
 _RETRY_DELAY: Final = 0.2
@@ -38,8 +38,7 @@ class Heartbeat:
         while True:
             wait = self._tenure.renewed_at + every - time.monotonic()
             if wait > 0 and not self._asked.is_set():
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._asked.wait(), wait)
+                await happens_within(self._asked, wait)
                 self._notice_blocking(time.monotonic() - self._tenure.renewed_at - every)
                 continue
             self._asked.clear()

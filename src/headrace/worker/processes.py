@@ -198,7 +198,8 @@ class _Child:
         if self._process.returncode is None:
             self._signal(signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), GRACE_SECONDS)
+                async with asyncio.timeout(GRACE_SECONDS):
+                    await self._process.wait()
         if self._process.returncode is None:
             self._signal(signal.SIGKILL)
             await self._process.wait()

@@ -6,7 +6,6 @@ One query for all of them, whatever their number. Runs that were put down are no
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from typing import Final, Protocol
 from uuid import UUID
@@ -17,6 +16,7 @@ from headrace.engine.engine import Engine
 from headrace.engine.journals import end_due_points, read_points
 from headrace.engine.outcomes import Point
 from headrace.store.store import DATABASE_ERRORS
+from headrace.timeouts import happens_within
 
 _RETRY_DELAY: Final = 0.5
 
@@ -96,8 +96,7 @@ class Watcher:
             if until is not None and until <= time.monotonic():
                 return
             self._asked.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._asked.wait(), None if until is None else until - time.monotonic())
+            await happens_within(self._asked, None if until is None else until - time.monotonic())
             if until is None:
                 deadline = time.monotonic() + self._engine.settings.poll_interval
 
