@@ -31,6 +31,7 @@ class SharedOptions(TypedDict, total=False):
     ttl: Duration
     priority: float
     concurrency_key: str | int
+    order_key: str
     metadata: Any
     max_duration: Duration
     version: str
@@ -191,6 +192,7 @@ _TRANSLATIONS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
     "ttl": ("ttl", spell_duration),
     "priority": ("priority", float),
     "concurrency_key": ("concurrencyKey", str),
+    "order_key": ("orderKey", str),
     "metadata": ("metadata", lambda value: value),
     "max_duration": ("maxDuration", parse_duration),
     "version": ("lockToVersion", str),

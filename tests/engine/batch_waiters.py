@@ -16,7 +16,7 @@ async def make_batch_waiter(engine: Engine, batch: BatchState) -> UUID:
     [lane] = await fetch_sql(
         engine,
         "INSERT INTO headrace.lanes (environment_id, task, queue) VALUES (1, 'waiter', 'waiters')"
-        " ON CONFLICT (environment_id, task, queue, batch_id, version) DO UPDATE SET queue = 'waiters' RETURNING id",
+        " ON CONFLICT (environment_id, task, queue, batch_id, version, kind, locked) DO UPDATE SET queue = 'waiters' RETURNING id",
     )
     await fetch_sql(
         engine,

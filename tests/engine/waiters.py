@@ -13,7 +13,7 @@ from tests.invariants import fetch_sql
 
 _LANE = """
     INSERT INTO headrace.lanes (environment_id, task, queue) VALUES ($1, 't', 'waiters')
-    ON CONFLICT (environment_id, task, queue, batch_id, version) DO UPDATE SET queue = 'waiters' RETURNING id"""
+    ON CONFLICT (environment_id, task, queue, batch_id, version, kind, locked) DO UPDATE SET queue = 'waiters' RETURNING id"""
 _RUN = """
     INSERT INTO headrace.runs (environment_id, lane_id, id, status, attempt, ready_at, created_at, updated_at)
     VALUES ($1, $2, $3, $4::headrace.run_status, 1, now(), now(), now())"""

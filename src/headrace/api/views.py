@@ -22,6 +22,7 @@ from headrace.engine.outcomes import (
     Packet,
     RunView,
 )
+from headrace.items import spell_duration
 from headrace.payloads import STORED_TYPE
 from headrace.protocol.batches import BatchError, BatchProcessing, BatchProgress, BatchV1, BatchV2
 from headrace.protocol.packets import decode_packet
@@ -119,7 +120,7 @@ async def view_item_result(call: Call, result: ItemResult) -> RunResult:
 
 def _list_fields(run: RunView, environment: Environment) -> dict[str, Any]:
     status = run.status
-    ttl: Any = run.options.get("ttl", UNSET)
+    ttl: Any = run.options.get("ttl")
     return {
         "id": ids.format_run_id(run.id),
         "status": str(status),
@@ -145,7 +146,7 @@ def _list_fields(run: RunView, environment: Environment) -> dict[str, Any]:
         "finished_at": _time_or_unset(run.finished_at),
         "delayed_until": _time_or_unset(run.delayed_until),
         "expired_at": _time_or_unset(run.finished_at) if status is RunStatus.EXPIRED else UNSET,
-        "ttl": ttl,
+        "ttl": UNSET if ttl is None else spell_duration(ttl),
         "idempotency_key": run.idempotency_key or UNSET,
         "batch_id": ids.format_batch_id(run.batch_id) if run.batch_id else UNSET,
     }

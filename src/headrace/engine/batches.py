@@ -17,6 +17,7 @@ from headrace.engine.engine import Engine
 from headrace.engine.idempotency import BATCH_SCOPE, REQUEST_SCOPE, KeyClaim, claim_keys, fingerprint_request
 from headrace.engine.items import BUSY_DELAY, RunsBusyError, insert_items
 from headrace.engine.lanes import LaneFinder
+from headrace.engine.ordering import hold_order_keys
 from headrace.engine.outcomes import (
     JSON_TYPE,
     BatchCreated,
@@ -371,6 +372,7 @@ def fill_batch(
     if not isinstance(answer, BatchCreated):
         return answer
     batch = answer.batch
+    yield from hold_order_keys(environment_id, [(item.task, item.options) for item in items])
     for start in range(0, len(items), settings.ingest_chunk_items):
         chunk = items[start : start + settings.ingest_chunk_items]
         yield from insert_items(batch, chunk, lanes, settings, is_new=not may_repeat)
@@ -398,6 +400,7 @@ def _fill_open_batch(
         return BatchMissing()
     match judge_stream(read_batch(rows[0])):
         case StreamOpen(batch):
+            yield from hold_order_keys(lanes.environment_id, [(item.task, item.options) for item in items])
             accepted = yield from insert_items(batch, items, lanes, settings)
             if hold is not None:
                 yield from hold()

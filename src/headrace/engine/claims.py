@@ -1,4 +1,4 @@
-"""Claims: a chunk of ready runs, in one statement, for a worker whose lease is not over."""
+"""Claims: a chunk of ready runs for a worker whose lease is not over."""
 
 from __future__ import annotations
 
@@ -10,32 +10,82 @@ from headrace.engine.engine import Engine
 from headrace.engine.journals import read_journals
 from headrace.engine.outcomes import JSON_TYPE, ClaimedRun, LeaseLost, Point, WorkerLease
 from headrace.engine.rows import read_json
+from headrace.engine.turns import Turns
+from headrace.store.statements import Plan, Record, query
 
 
 async def claim_runs(
-    engine: Engine, lease: WorkerLease, *, tasks: Sequence[str], limit: int, queues: Sequence[str] | None = None
+    engine: Engine,
+    lease: WorkerLease,
+    *,
+    tasks: Sequence[str],
+    limit: int,
+    queues: Sequence[str] | None = None,
+    turns: Turns | None = None,
 ) -> list[ClaimedRun] | LeaseLost:
     """Claims at most ``limit`` ready runs of ``tasks`` (and only on ``queues``, where given), and renews the lease.
 
-    Queues share alike: each with something ready gives an equal part of the chunk, the oldest of its runs first.
+    Lanes share alike: each with something ready gives an equal part of the chunk, the oldest of its runs first. So do the
+    keys of a lane whose runs have concurrency keys. ``turns`` is what the caller keeps from claim to claim. Runs without
+    keys on queues without limits, which is most of them, cost one statement.
     """
-    rows = await engine.store.fetch(
+    turns = turns or Turns()
+    turns.wake_in = None
+    wanted = [list(tasks), list(queues) if queues is not None else None]
+    rows: list[Any] = []
+    limited_first = turns.limited and turns.toggle()
+    if limited_first:
+        rows += await _claim_limited(engine, lease, wanted, limit, turns)
+    plain = await engine.store.fetch(
         "claim_runs",
         lease.environment_id,
         lease.worker_id,
-        list(tasks),
-        list(queues) if queues is not None else None,
-        limit,
+        *wanted,
+        limit - len(rows),
         engine.settings.lease,
         lease.version or None,
     )
-    if not rows:
+    if not plain and not rows:
         return LeaseLost()
-    rows = [row for row in rows if row["id"] is not None]
+    turns.limited = bool(plain) and plain[0]["any_limited"]
+    rows += [row for row in plain if row["id"] is not None]
+    if turns.limited and not limited_first and len(rows) < limit:
+        rows += await _claim_limited(engine, lease, wanted, limit - len(rows), turns)
     # a first claim has no journal; any other may have one, and most have none
     again = [row["id"] for row in rows if row["attempt"] > 1]
     journals = await read_journals(engine, lease.environment_id, again) if again else {}
     return [_read_claim(row, tuple(journals.get(row["id"], ()))) for row in rows]
+
+
+async def _claim_limited(engine: Engine, lease: WorkerLease, wanted: list[Any], limit: int, turns: Turns) -> list[Any]:
+    turns.begin_round()
+    while True:
+        rows = await engine.store.run_plan(_limited_claim(engine, lease, wanted, limit, turns))
+        if not rows:  # the lease is over: the statement after this one says so, or the next claim
+            return []
+        if not turns.note_claim(rows, limit):
+            return [row for row in rows if row["id"] is not None]
+
+
+def _limited_claim(
+    engine: Engine, lease: WorkerLease, wanted: list[Any], limit: int, turns: Turns
+) -> Plan[list[Record]]:
+    """Plan: a claim from lanes with keys or limits, by whoever holds the limits: they are counted after that."""
+    yield from query("lock_limits", lease.environment_id, wanted[0])
+    return (
+        yield from query(
+            "claim_limited_runs",
+            lease.environment_id,
+            lease.worker_id,
+            *wanted,
+            limit,
+            engine.settings.lease,
+            lease.version or None,
+            turns.lanes,
+            turns.keys,
+            turns.find_walk(limit),
+        )
+    )
 
 
 async def give_back_runs(engine: Engine, lease: WorkerLease, runs: Sequence[tuple[UUID, int]]) -> int:
@@ -75,4 +125,6 @@ def _read_claim(row: Any, journal: tuple[Point, ...]) -> ClaimedRun:
         resumes=row["resumes"],
         metadata=read_json(row["metadata"]),
         journal=journal,
+        kind=row["kind"],
+        locked=row["locked"],
     )

@@ -88,7 +88,9 @@ def settle_ends(environment_id: int, rows: Sequence[Record]) -> Plan[set[UUID]]:
 
 def _finish(lease: WorkerLease, finishes: Sequence[Finish], lanes: LaneFinder) -> Plan[tuple[set[UUID], bool]]:
     """Plan: the ends, and what follows from them: which runs were written, and whether any waiter became ready."""
-    pins: set[LaneName] = {finish.pin for finish in finishes if finish.pin is not None} if lanes.version else set()
+    pins = (
+        {LaneName(*finish.pin) for finish in finishes if finish.pin is not None} if lanes.version else set[LaneName]()
+    )
     found = (yield from lanes.find_lanes(pins)) if pins else {}
     # A column in which no run says anything is sent as an empty array, which unnest fills up with NULL.
     rows: list[Any] = yield from query(
@@ -102,7 +104,7 @@ def _finish(lease: WorkerLease, finishes: Sequence[Finish], lanes: LaneFinder) -
         _sparse([None if finish.output.type == JSON_TYPE else finish.output.type for finish in finishes]),
         _sparse([_encode(finish.error).decode("utf-8") if finish.error else None for finish in finishes]),
         _sparse([finish.retry_in for finish in finishes]),
-        _sparse([found.get(finish.pin) if finish.pin else None for finish in finishes]),
+        _sparse([found.get(LaneName(*finish.pin)) if finish.pin else None for finish in finishes]),
     )
     waiters = yield from settle_ends(lease.environment_id, rows)
     written = {row["id"] for row in rows}
@@ -115,7 +117,8 @@ def _finish(lease: WorkerLease, finishes: Sequence[Finish], lanes: LaneFinder) -
         ids, names = zip(*forgotten, strict=True)
         yield from query("forget_points", lease.environment_id, list(ids), list(names))
     put_down = [row["id"] for row in rows if row["status"] == RunStatus.WAITING]
-    woken = bool(waiters)
+    # a slot of a queue, or the head of an order key, is free for another: its worker may be asleep
+    woken = bool(waiters) or any(row["frees"] for row in rows)
     if put_down:
         resolved = yield from query("find_resolved_waiters", lease.environment_id, put_down)
         yield from wake_runs(lease.environment_id, [row["id"] for row in resolved])

@@ -33,12 +33,19 @@ class RunsBusyError(Exception):
     """Runs that items resolve to are held by another transaction: roll back, and store the chunk again in a moment."""
 
 
+class Origin(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What made a run, where no client did. Nobody can say it over HTTP: these are no options."""
+
+    schedule_id: UUID | None = None
+    replayed_from: UUID | None = None
+
+
 def insert_items(
     batch: BatchState, items: Sequence[StoredItem], lanes: LaneFinder, settings: Settings, *, is_new: bool = False
 ) -> Plan[int]:
     """Plan: stores a chunk of an open batch whose row the transaction holds, and returns how many were new.
 
-    An item that is there already is left as it was stored first. ``is_new`` says that this transaction made the batch,
+    The caller holds the items' order keys (``hold_order_keys``). An item that is there already is left as it was stored first. ``is_new`` says that this transaction made the batch,
     so that nobody else can want its row, and can't be repeated: it waits for the runs that items resolve to. Raises ValueError on options that can't be read, RunsBusyError where it would
     have to wait for a run while others may wait for the batch.
     """
@@ -58,7 +65,10 @@ def insert_items(
 
 def lane_name(task: str, options: RunOptions | None) -> LaneName:
     """Which lane a trigger asks for."""
-    return (task, options.queue.name if options is not None and options.queue else None)
+    if options is None:
+        return LaneName(task)
+    kind = "ordered" if options.order_key else "keyed" if options.concurrency_key else "plain"
+    return LaneName(task, options.queue.name if options.queue else None, kind, options.lock_to_version)
 
 
 def delayed_until(options: RunOptions) -> datetime | None:
@@ -79,10 +89,17 @@ def delayed_until(options: RunOptions) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def stored_options(options: RunOptions | None) -> str | None:
-    """What is kept of the options beside their own columns: JSON, or None where nothing was said."""
-    if options is not None and options.queue is not None:
-        options = msgspec.structs.replace(options, queue=None)  # the lane says it
+def stored_options(options: RunOptions | None, origin: Origin | None = None) -> str | None:
+    """What is kept of the options: JSON, or None where nothing was said. Columns that few runs fill are read from it.
+
+    Raises ValueError on a time to live that is none.
+    """
+    if options is not None and (options.queue is not None or options.ttl is not None):
+        ttl = parse_duration(options.ttl) if options.ttl is not None else None
+        options = msgspec.structs.replace(options, queue=None, ttl=ttl)  # the lane says the queue
+    if origin is not None:
+        said: dict[str, Any] = msgspec.to_builtins(options or _NO_OPTIONS) | msgspec.to_builtins(origin)
+        return _encode(said).decode("utf-8") if said else None
     if options is None or options == _NO_OPTIONS:
         return None
     return _encode(options).decode("utf-8")

@@ -35,6 +35,7 @@ from headrace.engine.engine import Engine
 from headrace.engine.idempotency import KeyClaim, claim_keys, find_ttl, task_scope
 from headrace.engine.items import BUSY_DELAY, RunsBusyError, delayed_until, lane_name, stored_options
 from headrace.engine.lanes import LaneFinder
+from headrace.engine.ordering import hold_order_keys
 from headrace.engine.outcomes import JSON_TYPE, Packet, Point
 from headrace.engine.rows import read_point
 from headrace.engine.token_outcomes import TokenCreated, TokenExists, TokenRefused
@@ -309,6 +310,7 @@ def _claim_keys(environment_id: int, writes: Sequence[PointWrite], settings: Set
 
 def _insert_children(fence: Fence, children: Sequence[ChildRun], lanes: LaneFinder) -> Plan[None]:
     found = yield from lanes.find_lanes({lane_name(child.task, child.options) for child in children})
+    yield from hold_order_keys(fence.lease.environment_id, [(child.task, child.options) for child in children])
     yield from query(
         "insert_children",
         fence.lease.environment_id,

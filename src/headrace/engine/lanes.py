@@ -1,4 +1,4 @@
-"""Lanes: what runs queue up in, one a (task, queue), and for a batch that starts at its seal one of its own.
+"""Lanes: what runs queue up in, one a (task, queue, kind), and for a batch that starts at its seal one of its own.
 
 A trigger knows a task by its id; which queue that is, the task's worker has said (``headrace.tasks``), and the trigger
 may say otherwise. The lanes met lately are remembered for a few seconds, so a chunk of a thousand items looks up none.
@@ -9,13 +9,24 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal, NamedTuple
 from uuid import UUID
 
 from headrace.store.statements import Plan, query
 
-LaneName = tuple[str, str | None]
-"""A task's id and the queue that the trigger names, or None for the task's own."""
+LaneKind = Literal["plain", "keyed", "ordered"]
+
+
+class LaneName(NamedTuple):
+    """What a lane is found by: the task's id, the queue that the trigger names (None: the task's own), how its runs are
+    picked, and the version of the code that they are locked to.
+    """
+
+    task: str
+    queue: str | None = None
+    kind: LaneKind = "plain"
+    locked_to: str | None = None
+
 
 _KEPT_SECONDS: Final = 5.0
 _KEPT_LANES: Final = 10_000
@@ -82,9 +93,8 @@ class LaneFinder:
 def _make_lanes(
     environment_id: int, names: list[LaneName], held_for: UUID | None, version: str | None
 ) -> Plan[dict[LaneName, int]]:
-    tasks = [task for task, _ in names]
-    queues = [queue for _, queue in names]
-    rows = yield from query("find_lanes", environment_id, tasks, queues, held_for, version)
+    wanted = [list(column) for column in zip(*names, strict=True)]
+    rows = yield from query("find_lanes", environment_id, *wanted[:2], held_for, version, *wanted[2:])
     absent = [row for row in rows if row["id"] is None]
     if absent:
         yield from query(
@@ -95,6 +105,8 @@ def _make_lanes(
             held_for,
             held_for is None,
             version,
+            [row["kind"] for row in absent],
+            [row["locked_to"] for row in absent],
         )
-        rows = yield from query("find_lanes", environment_id, tasks, queues, held_for, version)
-    return {(row["task"], row["given"]): row["id"] for row in rows}
+        rows = yield from query("find_lanes", environment_id, *wanted[:2], held_for, version, *wanted[2:])
+    return {LaneName(row["task"], row["given"], row["kind"], row["locked_to"]): row["id"] for row in rows}

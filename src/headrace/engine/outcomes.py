@@ -13,6 +13,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from headrace.engine.lanes import LaneKind
 from headrace.protocol.options import RunOptions
 from headrace.protocol.statuses import BatchStatus, RunStatus
 
@@ -321,6 +322,8 @@ class ClaimedRun(Struct, frozen=True):  # one a run: a tenth of what a dataclass
     resumes: int = 0
     metadata: dict[str, object] | None = None
     journal: tuple[Point, ...] = ()
+    kind: LaneKind = "plain"
+    locked: bool = False
 
     @property
     def number(self) -> int:
@@ -333,7 +336,7 @@ class Finish(Struct, frozen=True):
 
     ``status`` is COMPLETED with an ``output``, or FAILED / CRASHED / TIMED_OUT with an ``error``; with ``retry_in``
     (seconds) the run is queued again after that long instead of ending. WAITING puts it down: it is queued again when one
-    of its journal's points is done. ``pin`` names the task and queue of a run with a journal, which goes on in a lane of
+    of its journal's points is done. ``pin`` names the task, queue and kind of lane of a run with a journal, which goes on in a lane of
     its worker's version; ``seen`` is the order in which its code was told outcomes, ``forget`` the points that a next
     attempt does again.
     """
@@ -344,7 +347,7 @@ class Finish(Struct, frozen=True):
     output: Packet = _NOTHING
     error: dict[str, object] | None = None
     retry_in: float | None = None
-    pin: tuple[str, str] | None = None
+    pin: tuple[str, str, LaneKind] | None = None
     seen: tuple[tuple[str, int | None], ...] = ()
     forget: tuple[str, ...] = ()
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from headrace.engine.lanes import LaneFinder
+from headrace.engine.lanes import LaneFinder, LaneName
 from headrace.store.statements import Plan, query
 
 Held = Any
@@ -43,7 +43,7 @@ def find_pinned_lanes(environment_id: int, runs: Sequence[UUID], version: str) -
     if not version:
         return {}
     rows = yield from query("find_journaled", environment_id, list(runs))
-    names = {row["id"]: (row["task"], row["queue"]) for row in rows}
+    names = {row["id"]: LaneName(row["task"], row["queue"], row["kind"]) for row in rows}
     lanes = LaneFinder(environment_id, version=version)
     found = (yield from lanes.find_lanes(set(names.values()))) if names else {}
     return {run_id: found[name] for run_id, name in names.items()}

@@ -16,8 +16,9 @@ from headrace.engine.idempotency import (
     hash_key,
     task_scope,
 )
-from headrace.engine.items import delayed_until, lane_name, stored_options
+from headrace.engine.items import Origin, delayed_until, lane_name, stored_options
 from headrace.engine.lanes import LaneFinder
+from headrace.engine.ordering import hold_order_keys
 from headrace.engine.outcomes import (
     JSON_TYPE,
     AttemptView,
@@ -55,9 +56,10 @@ async def trigger_run(
     request_id: str | None = None,
     traceparent: str | None = None,
     lineage: Lineage | None = None,
+    origin: Origin | None = None,
 ) -> TriggerAnswer:
     """Makes one run; or finds the one that its idempotency key, or this same request before, made."""
-    order = _Order(task, packet, options, traceparent, lineage)
+    order = _Order(task, packet, options, traceparent, lineage, origin)
     try:
         answer = await _make_run_at_once(engine, environment_id, order, request_id)
         if answer is None:
@@ -72,6 +74,7 @@ async def trigger_run(
                     request_id=request_id,
                     traceparent=traceparent,
                     lineage=lineage,
+                    origin=origin,
                 )
             )
             lanes.keep_lanes()
@@ -91,6 +94,7 @@ class _Order:
     options: RunOptions
     traceparent: str | None
     lineage: Lineage | None
+    origin: Origin | None
 
     @property
     def fingerprint(self) -> bytes:
@@ -107,7 +111,7 @@ class _Order:
             self.lineage.parent_run_id if self.lineage else None,
             self.packet.data,
             None if self.packet.type == JSON_TYPE else self.packet.type,
-            stored_options(self.options),
+            stored_options(self.options, self.origin),
             self.options.idempotency_key,
             self.traceparent,
         ]
@@ -123,7 +127,7 @@ async def _make_run_at_once(
 ) -> RunCreated | None:
     """The usual trigger, in one statement: its lane was met before and no idempotency key is to be asked. Else None."""
     lane = engine.lanes.find_lane(environment_id, lane_name(order.task, order.options))
-    if lane is None or order.options.idempotency_key:
+    if lane is None or order.options.idempotency_key or order.options.order_key:
         return None
     run_id = mint_run_id()
     request = (hash_key(request_id), order.fingerprint) if request_id else (None, None)
@@ -147,11 +151,12 @@ def make_run(
     request_id: str | None = None,
     traceparent: str | None = None,
     lineage: Lineage | None = None,
+    origin: Origin | None = None,
 ) -> Plan[TriggerAnswer]:
     """Plan: one run in the environment of ``lanes``, unless a key stands for one already."""
     environment_id = lanes.environment_id
     run_id = mint_run_id()
-    order = _Order(task, packet, options, traceparent, lineage)
+    order = _Order(task, packet, options, traceparent, lineage, origin)
     if request_id:
         claim = KeyClaim(REQUEST_SCOPE, request_id, run_id, settings.request_key_ttl, order.fingerprint)
         [holder] = yield from claim_keys(environment_id, [claim])
@@ -173,6 +178,7 @@ def make_run(
             return RunExists(holder.target_id, cached=True)
     name = lane_name(task, options)
     found = yield from lanes.find_lanes([name])
+    yield from hold_order_keys(environment_id, [(task, options)])
     yield from query("insert_run", *order.arguments(environment_id, found[name], run_id), *order.place)
     return RunCreated(run_id)
 

@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 IdempotencyKey = Annotated[str, Meta(max_length=2048)]
 MAX_TAGS: Final = 10
 _MAX_TAG_LENGTH: Final = 128
+_MAX_PRIORITY: Final = 2_147_483.0  # seconds: what the wire's 32 bits hold in milliseconds
 
 
 class QueueOption(Struct, frozen=True):
@@ -40,7 +41,7 @@ class Debounce(Struct, frozen=True, rename="camel", omit_defaults=True):
 class RunOptions(Struct, frozen=True, rename="camel", omit_defaults=True):
     """What may be said of a run beside its payload. All optional; durations are seconds or text such as "1h30m"."""
 
-    concurrency_key: str | int | float | None = None
+    concurrency_key: Annotated[str, Meta(max_length=512)] | int | float | None = None
     delay: str | None = None
     idempotency_key: IdempotencyKey | None = None
     idempotency_key_ttl: str | None = msgspec.field(default=None, name="idempotencyKeyTTL")
@@ -58,10 +59,12 @@ class RunOptions(Struct, frozen=True, rename="camel", omit_defaults=True):
     queue: QueueOption | None = None
     tags: list[Annotated[str, Meta(max_length=_MAX_TAG_LENGTH)]] | str | None = None
     test: bool | None = None
-    ttl: str | Annotated[int, Meta(ge=0)] | None = None
-    priority: float | None = None
+    ttl: str | Annotated[float, Meta(ge=0)] | None = None
+    priority: Annotated[float, Meta(ge=-_MAX_PRIORITY, le=_MAX_PRIORITY)] | None = None
     region: str | None = None
     debounce: Debounce | None = None
+    order_key: Annotated[str, Meta(min_length=1, max_length=512)] | None = None
+    """headrace's own: runs of one task and queue with the same key are started one at a time, in the order they came."""
 
     def __post_init__(self) -> None:
         if isinstance(self.tags, str):
@@ -70,6 +73,12 @@ class RunOptions(Struct, frozen=True, rename="camel", omit_defaults=True):
             msgspec.structs.force_setattr(self, "tags", _check_tags(self.tags))
         if isinstance(self.concurrency_key, int | float):
             msgspec.structs.force_setattr(self, "concurrency_key", _spell_number(self.concurrency_key))
+        if self.concurrency_key == "":  # to the wire's clients, in JavaScript, it is none
+            msgspec.structs.force_setattr(self, "concurrency_key", None)
+        if self.order_key is not None and self.concurrency_key is not None:
+            raise ValueError(
+                "a run has a concurrencyKey or an orderKey, not both were given: with an orderKey one run of the key goes at a time"
+            )
         if self.external_deployment_id is not None:
             msgspec.structs.force_setattr(self, "external_deployment_id", self.external_deployment_id.strip() or None)
 

@@ -20,6 +20,7 @@ from headrace.engine.claims import claim_runs, give_back_runs
 from headrace.engine.engine import Engine
 from headrace.engine.holdings import list_held_runs
 from headrace.engine.outcomes import LeaseLost, WorkerLease
+from headrace.engine.turns import Turns
 from headrace.store.store import DATABASE_ERRORS
 from headrace.timeouts import happens_within
 from headrace.worker.completer import Completer
@@ -58,6 +59,7 @@ class Claimer:
         self._completer = completer
         self._tasks = list(tasks)
         self._queues = queues
+        self._turns = Turns()
         self._enough = (engine.settings.concurrency + 1) // 2
         self._woken = asyncio.Event()
         self._hinted = False
@@ -124,6 +126,7 @@ class Claimer:
                     tasks=self._tasks,
                     limit=min(self._room(), CLAIM_RUNS),
                     queues=self._queues,
+                    turns=self._turns,
                 )
         except DATABASE_ERRORS as error:
             await self._back_off(error)
@@ -134,6 +137,8 @@ class Claimer:
                 await self._tenure.replace(lease)
             case []:
                 self._tenure.note_renewal(sent_at)
+                if self._turns.wake_in is not None:
+                    self.expect(self._turns.wake_in)
                 await self._idle()
             case runs:
                 self._tenure.note_renewal(sent_at)

@@ -252,7 +252,7 @@ class Executor:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait(others, timeout=_CLEAN_UP_SECONDS)
         run = execution.run
-        pin = (run.task, run.queue)
+        pin = None if run.locked else (run.task, run.queue, run.kind)
         if execution.cut == "put down":
             seen = conductor.list_seen(put_down=True)
             return Finish(run.id, run.attempt, RunStatus.WAITING, pin=pin, seen=seen)

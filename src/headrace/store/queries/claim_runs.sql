@@ -1,33 +1,45 @@
 -- Claims a chunk for a worker whose lease is not over, and renews it: the worker's row is locked, so that whoever ends the
 -- lease finds every run that it claimed. Every open lane of its tasks gives an equal share of its head; another worker's
--- claim in progress is stepped over. A lane of another version of the code is left to that version's workers while one lives.
+-- claim in progress is stepped over. Lanes with keys or limits are claim_limited_runs' to pick from: here it is only said that
+-- there are some. A lane of another version of the code is left to that version's workers, while one lives or for ever.
 -- The runs are then met by their place in the table, because after a join by id the planner would read all of the table once
 -- statistics are missing; for the same reason a lane's head is asked for by ORDER BY and LIMIT, which no plan can make a join
--- of all lanes with all runs. Indexes: workers_pkey, workers_by_version, lanes_open, runs_ready.
+-- of all lanes with all runs. Indexes: workers_pkey, workers_by_version, lanes_open, environments_pkey, queues_environment_id_name_key,
+-- runs_ready.
 WITH lease AS (
     UPDATE headrace.workers SET lease_until = headrace.clock() + make_interval(secs => $6::float8)
     WHERE id = $2::bigint AND ended_at IS NULL
     RETURNING id
 ),
+lanes AS MATERIALIZED (
+    SELECT l.id, l.task, l.queue, l.locked, l.kind <> 'plain' OR e.concurrency_limit IS NOT NULL
+        OR (q.id IS NOT NULL AND (headrace.queue_limit(q, e.concurrency_limit) IS NOT NULL OR q.rate_limit IS NOT NULL)) AS limited
+    FROM headrace.lanes AS l
+    JOIN headrace.environments AS e ON e.id = l.environment_id
+    LEFT JOIN headrace.queues AS q ON q.environment_id = l.environment_id AND q.name = l.queue
+    WHERE l.environment_id = $1::integer AND l.open AND l.task = ANY($3::text[])
+        AND ($4::text[] IS NULL OR l.queue = ANY($4::text[]))
+        AND e.paused_at IS NULL AND q.paused_at IS NULL
+        AND (l.kind = 'ordered' OR l.version IS NULL OR l.version = $7::text OR NOT (l.locked OR EXISTS (
+            SELECT FROM headrace.workers AS w
+            WHERE w.environment_id = l.environment_id AND w.version = l.version AND w.ended_at IS NULL
+        )))
+),
 heads AS MATERIALIZED (
-    SELECT l.id, l.task, l.queue
-    FROM headrace.lanes AS l CROSS JOIN LATERAL (
+    SELECT l.id, l.task, l.queue, l.locked
+    FROM lanes AS l CROSS JOIN LATERAL (
         SELECT FROM headrace.runs AS r
         WHERE r.lane_id = l.id AND r.status = 'QUEUED' AND r.ready_at <= headrace.clock()
         ORDER BY r.ready_at, r.id LIMIT 1
     ) AS head
-    WHERE l.environment_id = $1::integer AND l.open AND l.task = ANY($3::text[])
-        AND ($4::text[] IS NULL OR l.queue = ANY($4::text[]))
-        AND (l.version IS NULL OR l.version = $7::text OR NOT EXISTS (
-            SELECT FROM headrace.workers AS w
-            WHERE w.environment_id = l.environment_id AND w.version = l.version AND w.ended_at IS NULL
-        ))
+    WHERE NOT l.limited
 ),
 picked AS MATERIALIZED (
     SELECT head.ctid
     FROM lease CROSS JOIN heads CROSS JOIN LATERAL (
         SELECT r.ctid FROM headrace.runs AS r
         WHERE r.lane_id = heads.id AND r.status = 'QUEUED' AND r.ready_at <= headrace.clock()
+            AND (r.expires_at IS NULL OR r.expires_at > headrace.clock())
         ORDER BY r.ready_at, r.id
         LIMIT (SELECT ceil($5::float8 / greatest(count(*), 1)) FROM heads)
         FOR UPDATE SKIP LOCKED
@@ -37,11 +49,12 @@ picked AS MATERIALIZED (
 claimed AS (
     UPDATE headrace.runs AS r
     SET status = 'EXECUTING', attempt = r.attempt + 1, worker_id = $2::bigint, started_at = headrace.clock(),
-        updated_at = headrace.clock()
+        updated_at = headrace.clock(), expires_at = NULL, counted_in = NULL
     WHERE r.ctid = ANY(ARRAY(SELECT p.ctid FROM picked AS p))
     RETURNING r.id, r.lane_id, r.attempt, r.failures, r.payload, r.payload_type, r.batch_id, r.batch_index,
         r.options::text AS options, r.created_at, r.traceparent, r.parent_run_id, r.resumes, r.root_run_id, r.depth,
         r.metadata::text AS metadata
 )
-SELECT lease.id AS lease, c.*, heads.task, heads.queue
+SELECT lease.id AS lease, c.*, heads.task, heads.queue, 'plain' AS kind, heads.locked,
+    EXISTS (SELECT FROM lanes AS l WHERE l.limited) AS any_limited
 FROM lease LEFT JOIN (claimed AS c JOIN heads ON heads.id = c.lane_id) ON true

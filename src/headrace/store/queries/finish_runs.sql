@@ -19,7 +19,7 @@ WITH done AS (
     WHERE r.environment_id = f.environment_id AND r.id = f.id AND r.attempt = f.attempt
         AND r.worker_id + 0 = $2::bigint AND r.status::text = 'EXECUTING'
     RETURNING r.id, r.lane_id, r.batch_id, r.attempt - r.resumes AS number, r.watched, r.idempotency_key, r.started_at, r.status,
-        r.finished_at IS NOT NULL AS finished,
+        r.finished_at IS NOT NULL AS finished, r.counted_in IS NOT NULL OR r.order_key IS NOT NULL AS frees,
         f.status AS attempt_status, f.error AS attempt_error
 ),
 history AS (
@@ -50,7 +50,7 @@ settled AS (
     WHERE b.environment_id = t.environment_id AND b.id = t.id
     RETURNING b.id, b.followed, b.watched AND b.completed_at IS NOT NULL AS ended
 )
-SELECT d.id, d.lane_id, d.status, d.watched, d.idempotency_key,
+SELECT d.id, d.lane_id, d.status, d.watched, d.idempotency_key, d.frees,
     ARRAY(SELECT s.id FROM settled AS s WHERE s.ended) AS ended_batches,
     ARRAY(SELECT s.id FROM settled AS s WHERE s.followed) AS followed_batches
 FROM done AS d

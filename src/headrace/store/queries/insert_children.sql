@@ -1,13 +1,21 @@
 -- Runs that a run triggers at one moment. Their place in the queue is that of the run at the top of their tree. Repeating it
--- does nothing: their ids were minted before. Index: runs_pkey.
+-- does nothing: their ids were minted before. Who gives them order keys holds those keys' locks. Indexes: runs_pkey, environments_pkey.
 INSERT INTO headrace.runs (
     environment_id, lane_id, id, status, watched, ready_at, created_at, updated_at, delayed_until, parent_run_id, root_run_id,
-    depth, payload, payload_type, options, idempotency_key, traceparent
+    depth, payload, payload_type, options, idempotency_key, traceparent, concurrency_key, order_key, order_number, order_lane_id,
+    expires_at
 )
-SELECT $1::integer, c.lane_id, c.id, 'QUEUED', c.watched, greatest(least($5::timestamptz, t.now), c.delayed_until), t.now, t.now,
-    c.delayed_until, $2::uuid, $3::uuid, $4::integer, c.payload, c.payload_type, c.options::jsonb, c.idempotency_key, $6::text
+SELECT $1::integer, c.lane_id, c.id, 'QUEUED', c.watched,
+    greatest(
+        least($5::timestamptz, t.now) - make_interval(secs => coalesce((o.said ->> 'priority')::float8, 0)), c.delayed_until
+    ),
+    t.now, t.now, c.delayed_until, $2::uuid, $3::uuid, $4::integer, c.payload, c.payload_type, o.said, c.idempotency_key, $6::text,
+    o.said ->> 'concurrencyKey', o.said ->> 'orderKey', CASE WHEN o.said ? 'orderKey' THEN nextval('headrace.run_order') END,
+    CASE WHEN o.said ? 'orderKey' THEN c.lane_id END,
+    headrace.run_expiry(greatest(t.now, c.delayed_until), (o.said ->> 'ttl')::float8, t.default_ttl, t.max_ttl)
 FROM unnest(
     $7::uuid[], $8::integer[], $9::boolean[], $10::timestamptz[], $11::bytea[], $12::text[], $13::text[], $14::text[]
 ) AS c (id, lane_id, watched, delayed_until, payload, payload_type, options, idempotency_key)
-CROSS JOIN (SELECT headrace.clock() AS now) AS t
+CROSS JOIN LATERAL (SELECT c.options::jsonb AS said) AS o
+CROSS JOIN (SELECT headrace.clock() AS now, e.default_ttl, e.max_ttl FROM headrace.environments AS e WHERE e.id = $1::integer) AS t
 ON CONFLICT (environment_id, id) DO NOTHING

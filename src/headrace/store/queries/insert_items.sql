@@ -1,20 +1,29 @@
 -- A chunk of items as runs, and the count of them, in one statement. An item that is there already is left as it is:
--- its run's id follows from (batch, index), and the primary key refuses the second. The caller holds the batch's row.
--- Indexes: runs_pkey, batches_pkey.
+-- its run's id follows from (batch, index), and the primary key refuses the second. The caller holds the batch's row, and the
+-- locks of its order keys (see lock_order_keys). Indexes: runs_pkey, batches_pkey, environments_pkey.
 WITH inserted AS (
     INSERT INTO headrace.runs (
         environment_id, lane_id, id, batch_id, batch_index, status, ready_at, created_at, updated_at, delayed_until,
-        finished_at, parent_run_id, root_run_id, depth, payload, payload_type, error, options, idempotency_key, traceparent
+        finished_at, parent_run_id, root_run_id, depth, payload, payload_type, error, options, idempotency_key, traceparent,
+        concurrency_key, order_key, order_number, order_lane_id, expires_at, schedule_id, replayed_from
     )
     SELECT $1::integer, coalesce(i.lane_id, $3::integer), headrace.item_run_id($2::uuid, i.index), $2::uuid, i.index,
         CASE WHEN i.error IS NULL THEN 'QUEUED'::headrace.run_status ELSE 'SYSTEM_FAILURE' END,
-        greatest(coalesce($17::timestamptz, t.now), i.delayed_until), t.now, t.now, i.delayed_until,
-        CASE WHEN i.error IS NOT NULL THEN t.now END,
-        $4::uuid, $15::uuid, $16::integer, i.payload, i.payload_type, i.error::jsonb, i.options::jsonb, i.idempotency_key, $5::text
+        greatest(
+            coalesce($17::timestamptz, t.now) - make_interval(secs => coalesce((o.said ->> 'priority')::float8, 0)), i.delayed_until
+        ),
+        t.now, t.now, i.delayed_until, CASE WHEN i.error IS NOT NULL THEN t.now END,
+        $4::uuid, $15::uuid, $16::integer, i.payload, i.payload_type, i.error::jsonb, o.said, i.idempotency_key, $5::text,
+        o.said ->> 'concurrencyKey', o.said ->> 'orderKey',
+        CASE WHEN o.said ? 'orderKey' THEN nextval('headrace.run_order') END,
+        CASE WHEN o.said ? 'orderKey' THEN coalesce(i.lane_id, $3::integer) END,
+        headrace.run_expiry(greatest(t.now, i.delayed_until), (o.said ->> 'ttl')::float8, t.default_ttl, t.max_ttl),
+        (o.said ->> 'scheduleId')::uuid, (o.said ->> 'replayedFrom')::uuid
     FROM unnest(
         $7::integer[], $8::integer[], $9::bytea[], $10::text[], $11::timestamptz[], $12::text[], $13::text[], $14::text[]
     ) AS i (index, lane_id, payload, payload_type, delayed_until, error, options, idempotency_key)
-    CROSS JOIN (SELECT headrace.clock() AS now) AS t
+    CROSS JOIN LATERAL (SELECT i.options::jsonb AS said) AS o
+    CROSS JOIN (SELECT headrace.clock() AS now, e.default_ttl, e.max_ttl FROM headrace.environments AS e WHERE e.id = $1::integer) AS t
     ON CONFLICT (environment_id, id) DO NOTHING
     RETURNING batch_index, status
 ),

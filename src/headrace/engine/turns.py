@@ -1,0 +1,75 @@
+"""Whose turn it is: what a worker remembers from claim to claim, so that keys and lanes are served in rotation.
+
+It is no state of the system: a worker that starts anew begins with any key, and each worker goes round by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+_LONGEST_WALK: Final = 3
+"""A claim looks at so many keys for each run that it may take: some are at their limit, or wait for their next try."""
+
+_SHORTEST_WALK: Final = 100
+
+
+class Turns:
+    """The rotation of one worker's claims."""
+
+    def __init__(self) -> None:
+        self._keys: dict[int, str] = {}
+        self._limited_first = False
+        self.limited = False
+        """Whether the last claim said that there are lanes with keys or limits."""
+        self.wake_in: float | None = None
+        """In how many seconds a rate of a queue allows more than the last claim got; None where none holds anything up."""
+        self._began: dict[int, str] = {}
+        self._wrapped: set[int] = set()
+
+    def begin_round(self) -> None:
+        """A claim begins: it looks at each key once at most, however many walks that takes."""
+        self._began = dict(self._keys)
+        self._wrapped.clear()
+
+    def toggle(self) -> bool:
+        """Whether lanes with keys or limits go first this time: they and the others take turns."""
+        self._limited_first = not self._limited_first
+        return self._limited_first
+
+    @property
+    def lanes(self) -> list[int]:
+        """The lanes in which a key had the last turn."""
+        return list(self._keys)
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys that had it, lane by lane."""
+        return list(self._keys.values())
+
+    @staticmethod
+    def find_walk(limit: int) -> int:
+        """How many keys of a lane a claim of at most ``limit`` runs looks at."""
+        return max(_LONGEST_WALK * limit, _SHORTEST_WALK)
+
+    def note_claim(self, rows: Sequence[Any], limit: int) -> bool:
+        """Remembers where a claim ended; True where it found nothing so far and there are keys that it did not look at."""
+        walk = self.find_walk(limit)
+        last: dict[int, tuple[int, str]] = {}
+        for row in rows:
+            if row["id"] is not None and row["turn_key"] is not None:
+                last[row["line"]] = max(last.get(row["line"], (0, "")), (row["turn_step"], row["turn_key"]))
+        before, self._keys = self._keys, {}  # lanes that are not there any more are forgotten
+        unfinished = False
+        head = rows[0]
+        self.wake_in = head["wake_in"]
+        for lane, key, steps in zip(head["walked_lanes"], head["walked_keys"], head["walked_steps"], strict=True):
+            if lane in last:
+                self._keys[lane] = last[lane][1]
+                continue
+            self._keys[lane] = key
+            if key <= before.get(lane, ""):
+                self._wrapped.add(lane)
+            been_round = lane in self._wrapped and key >= self._began.get(lane, "")
+            unfinished = unfinished or (steps >= walk and not been_round)
+        return unfinished and head["id"] is None

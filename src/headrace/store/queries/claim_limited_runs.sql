@@ -1,0 +1,223 @@
+-- Claims from lanes with keys or limits, as claim_runs does from the others; the caller holds their limits in a statement before
+-- (see lock_limits), so what is counted here is all there is. The keys of a lane take turns: a walk from key to key begins behind
+-- the one ($9, of lane $8) that had the last turn, and is $10 keys long at most, so that neither the number of keys nor what lies
+-- behind their heads is in the cost of a claim. Of an ordered lane's key only the first run that has not ended may go, wherever a
+-- version moved it. Returns one row at least: the ends of the walks, and how soon a rate allows more. Indexes: workers_pkey,
+-- workers_by_version, lanes_open, lanes_pkey, environments_pkey, queues_environment_id_name_key, queue_rates_pkey, tasks_pkey, runs_ready,
+-- runs_keyed, runs_ordered, runs_in_order, runs_counted, runs_pkey.
+WITH RECURSIVE lease AS (
+    UPDATE headrace.workers SET lease_until = headrace.clock() + make_interval(secs => $6::float8)
+    WHERE id = $2::bigint AND ended_at IS NULL
+    RETURNING id
+),
+lanes AS MATERIALIZED (
+    SELECT l.id, l.task, l.queue, l.kind, l.locked, e.concurrency_limit AS environment_limit, coalesce(q.id, 0) AS counted_in,
+        q.key_limit IS NOT NULL AS counts_keys, q.rate_by_key, q.keeps_slots, q.rate_period, q.rate_period / q.rate_limit AS rate_step,
+        -- the limit of a queue is that of each of its keys, unless keys have one of their own
+        CASE WHEN l.kind <> 'keyed' OR q.key_limit IS NOT NULL THEN headrace.queue_limit(q, e.concurrency_limit) END AS queue_limit,
+        CASE WHEN l.kind = 'keyed' THEN coalesce(q.key_limit, headrace.queue_limit(q, e.concurrency_limit)) END AS key_limit,
+        l.kind = 'ordered' AND coalesce(t.skips_failed, false) AS skips_failed
+    FROM headrace.lanes AS l
+    JOIN headrace.environments AS e ON e.id = l.environment_id
+    LEFT JOIN headrace.queues AS q ON q.environment_id = l.environment_id AND q.name = l.queue
+    LEFT JOIN headrace.tasks AS t ON t.environment_id = l.environment_id AND t.id = l.task
+    WHERE l.environment_id = $1::integer AND l.open AND l.task = ANY($3::text[])
+        AND ($4::text[] IS NULL OR l.queue = ANY($4::text[]))
+        AND e.paused_at IS NULL AND q.paused_at IS NULL
+        AND (
+            l.kind <> 'plain' OR e.concurrency_limit IS NOT NULL
+            OR (q.id IS NOT NULL AND (headrace.queue_limit(q, e.concurrency_limit) IS NOT NULL OR q.rate_limit IS NOT NULL))
+        )
+        AND CASE WHEN l.kind = 'ordered' THEN l.version IS NULL ELSE
+            l.version IS NULL OR l.version = $7::text OR NOT (l.locked OR EXISTS (
+                SELECT FROM headrace.workers AS w
+                WHERE w.environment_id = l.environment_id AND w.version = l.version AND w.ended_at IS NULL
+            ))
+        END
+),
+queues AS MATERIALIZED (
+    SELECT l.counted_in, max(l.rate_step) AS rate_step,
+        least(
+            max(l.queue_limit) - CASE WHEN max(l.queue_limit) IS NULL THEN NULL WHEN bool_or(l.counts_keys) THEN (
+                SELECT count(*) FROM headrace.runs AS r
+                WHERE r.environment_id = $1::integer AND r.counted_in = l.counted_in AND r.status = 'EXECUTING'
+            ) ELSE (
+                SELECT count(*) FROM headrace.runs AS r
+                WHERE r.environment_id = $1::integer AND r.counted_in = l.counted_in AND r.concurrency_key IS NULL
+                    AND r.status = 'EXECUTING'
+            ) END,
+            floor(max(u.left_over) / max(l.rate_step))
+        ) AS room,
+        CASE WHEN max(u.left_over) < max(l.rate_step) THEN max(l.rate_step) - max(u.left_over) END AS wait
+    FROM lanes AS l LEFT JOIN LATERAL (
+        SELECT l.rate_period - greatest(extract(epoch FROM max(u.used_until) - headrace.clock())::float8, 0) AS left_over
+        FROM headrace.queue_rates AS u WHERE u.queue_id = l.counted_in AND u.key = ''
+    ) AS u ON l.rate_step IS NOT NULL AND NOT l.rate_by_key
+    WHERE l.queue_limit IS NOT NULL OR (l.rate_step IS NOT NULL AND NOT l.rate_by_key)
+    GROUP BY l.counted_in
+),
+walk AS (
+    SELECT l.id AS lane_id, l.kind, coalesce(c.key, '') COLLATE "C" AS first, coalesce(c.key, '') COLLATE "C" AS key, false AS wrapped, 0 AS step
+    FROM lanes AS l LEFT JOIN unnest($8::integer[], $9::text[]) AS c (lane_id, key) ON c.lane_id = l.id
+    WHERE l.kind <> 'plain'
+    UNION ALL
+    SELECT w.lane_id, w.kind, w.first, n.key, n.wrapped, w.step + 1
+    FROM walk AS w
+    CROSS JOIN LATERAL (
+        SELECT CASE w.kind WHEN 'keyed' THEN (
+            SELECT r.concurrency_key FROM headrace.runs AS r
+            WHERE r.lane_id = w.lane_id AND r.status = 'QUEUED' AND r.concurrency_key > w.key
+            ORDER BY r.concurrency_key LIMIT 1
+        ) ELSE (
+            SELECT r.order_key FROM headrace.runs AS r
+            WHERE r.order_lane_id = w.lane_id AND r.finished_at IS NULL AND r.order_key > w.key
+            ORDER BY r.order_key LIMIT 1
+        ) END AS key
+    ) AS ahead
+    CROSS JOIN LATERAL (
+        SELECT w.wrapped OR ahead.key IS NULL AS wrapped, CASE
+            WHEN ahead.key IS NOT NULL THEN ahead.key
+            WHEN w.wrapped OR w.first = '' THEN NULL
+            WHEN w.kind = 'keyed' THEN (
+                SELECT r.concurrency_key FROM headrace.runs AS r
+                WHERE r.lane_id = w.lane_id AND r.status = 'QUEUED' AND r.concurrency_key > ''
+                ORDER BY r.concurrency_key LIMIT 1
+            )
+            ELSE (
+                SELECT r.order_key FROM headrace.runs AS r
+                WHERE r.order_lane_id = w.lane_id AND r.finished_at IS NULL AND r.order_key > ''
+                ORDER BY r.order_key LIMIT 1
+            )
+        END AS key
+    ) AS n
+    WHERE w.step < $10::integer AND n.key IS NOT NULL AND (NOT n.wrapped OR n.key <= w.first)
+),
+keys AS MATERIALIZED (
+    SELECT w.lane_id, w.key, w.step, room.free, room.wait
+    FROM walk AS w JOIN lanes AS l ON l.id = w.lane_id
+    CROSS JOIN LATERAL (
+        SELECT FROM headrace.runs AS r
+        WHERE r.lane_id = w.lane_id AND r.concurrency_key = w.key AND r.status = 'QUEUED' AND r.ready_at <= headrace.clock()
+        ORDER BY r.ready_at LIMIT 1
+    ) AS head
+    CROSS JOIN LATERAL (
+        SELECT least(
+            $5::integer,
+            CASE WHEN l.key_limit IS NOT NULL THEN l.key_limit - (
+                SELECT count(*) FROM headrace.runs AS r
+                WHERE r.environment_id = $1::integer AND r.counted_in = l.counted_in AND r.concurrency_key = w.key
+                    AND r.status = 'EXECUTING'
+            ) END,
+            floor(rate.left_over / l.rate_step)
+        ) AS free,
+        CASE WHEN rate.left_over < l.rate_step THEN l.rate_step - rate.left_over END AS wait
+        FROM (
+            SELECT CASE WHEN l.rate_by_key AND l.rate_step IS NOT NULL THEN l.rate_period - greatest(coalesce((
+                SELECT extract(epoch FROM u.used_until - headrace.clock())::float8 FROM headrace.queue_rates AS u
+                WHERE u.queue_id = l.counted_in AND u.key = w.key
+            ), 0), 0) END AS left_over
+        ) AS rate
+    ) AS room
+    WHERE w.step > 0 AND w.kind = 'keyed'
+),
+candidates AS MATERIALIZED (
+    SELECT k.lane_id, k.key, k.step, head.id, head.ctid, head.ready_at
+    FROM lease CROSS JOIN keys AS k CROSS JOIN LATERAL (
+        SELECT r.id, r.ctid, r.ready_at FROM headrace.runs AS r
+        WHERE r.lane_id = k.lane_id AND r.concurrency_key = k.key AND r.status = 'QUEUED' AND r.ready_at <= headrace.clock()
+            AND (r.expires_at IS NULL OR r.expires_at > headrace.clock())
+        ORDER BY r.ready_at, r.id
+        LIMIT least(k.free, (SELECT ceil($5::float8 / count(*)) FROM keys AS o WHERE o.lane_id = k.lane_id AND o.free > 0))
+        FOR UPDATE SKIP LOCKED
+    ) AS head
+    WHERE k.free > 0
+    UNION ALL
+    SELECT w.lane_id, w.key, w.step, head.id, head.ctid, head.ready_at
+    FROM lease CROSS JOIN walk AS w JOIN lanes AS l ON l.id = w.lane_id
+    CROSS JOIN LATERAL (
+        SELECT r.id, r.lane_id, r.status, r.ready_at FROM headrace.runs AS r
+        WHERE r.order_lane_id = w.lane_id AND r.order_key = w.key AND r.finished_at IS NULL
+            AND (NOT l.skips_failed OR r.status <> 'QUEUED' OR r.ready_at <= headrace.clock())
+        ORDER BY r.order_number LIMIT 1
+    ) AS first
+    JOIN headrace.lanes AS f ON f.id = first.lane_id AND (f.version IS NULL OR f.version = $7::text OR NOT EXISTS (
+        SELECT FROM headrace.workers AS o
+        WHERE o.environment_id = f.environment_id AND o.version = f.version AND o.ended_at IS NULL
+    ))
+    CROSS JOIN LATERAL (
+        SELECT r.id, r.ctid, r.ready_at FROM headrace.runs AS r
+        WHERE r.environment_id = $1::integer AND r.id = first.id AND r.status = 'QUEUED' AND r.ready_at <= headrace.clock()
+            AND (r.expires_at IS NULL OR r.expires_at > headrace.clock())
+        LIMIT 1 FOR UPDATE SKIP LOCKED
+    ) AS head
+    WHERE w.step > 0 AND w.kind = 'ordered' AND first.status = 'QUEUED' AND first.ready_at <= headrace.clock()
+        AND NOT (l.skips_failed AND EXISTS (
+            SELECT FROM headrace.runs AS r
+            WHERE r.order_lane_id = w.lane_id AND r.order_key = w.key AND r.status IN ('EXECUTING', 'WAITING')
+        ))
+    UNION ALL
+    SELECT l.id, NULL, 0, head.id, head.ctid, head.ready_at
+    FROM lease CROSS JOIN lanes AS l LEFT JOIN queues AS q ON q.counted_in = l.counted_in
+    CROSS JOIN LATERAL (
+        SELECT r.id, r.ctid, r.ready_at FROM headrace.runs AS r
+        WHERE r.lane_id = l.id AND r.status = 'QUEUED' AND r.ready_at <= headrace.clock()
+            AND (r.expires_at IS NULL OR r.expires_at > headrace.clock())
+        ORDER BY r.ready_at, r.id LIMIT greatest(least($5::integer, q.room), 0) FOR UPDATE SKIP LOCKED
+    ) AS head
+    WHERE l.kind = 'plain'
+),
+-- keys take turns in their lane, lanes in their queue, queues in what the environment allows
+turns AS (
+    SELECT c.*, row_number() OVER (PARTITION BY c.lane_id, c.key ORDER BY c.ready_at, c.id) AS key_turn FROM candidates AS c
+),
+lane_turns AS (
+    SELECT t.*, row_number() OVER (PARTITION BY t.lane_id ORDER BY t.key_turn, t.step, t.ready_at, t.id) AS lane_turn FROM turns AS t
+),
+queue_turns AS (
+    SELECT t.*, l.counted_in, l.environment_limit, l.rate_step, l.rate_by_key, q.room,
+        row_number() OVER (PARTITION BY l.counted_in, l.queue_limit IS NULL AND (l.rate_step IS NULL OR l.rate_by_key)
+            ORDER BY t.lane_turn, t.ready_at, t.id) AS queue_turn,
+        l.queue_limit IS NULL AND (l.rate_step IS NULL OR l.rate_by_key) AS unlimited
+    FROM lane_turns AS t JOIN lanes AS l ON l.id = t.lane_id LEFT JOIN queues AS q ON q.counted_in = l.counted_in
+),
+chosen AS MATERIALIZED (
+    SELECT t.* FROM (
+        SELECT q.*, row_number() OVER (ORDER BY q.queue_turn, q.lane_turn, q.ready_at, q.id) AS turn
+        FROM queue_turns AS q WHERE q.unlimited OR q.queue_turn <= q.room
+    ) AS t
+    WHERE t.turn <= least($5::integer, CASE WHEN t.environment_limit IS NOT NULL THEN t.environment_limit - (
+        SELECT count(*) FROM headrace.runs AS r
+        WHERE r.environment_id = $1::integer AND r.status = 'EXECUTING' AND r.counted_in IS NOT NULL
+    ) END)
+),
+used AS (
+    INSERT INTO headrace.queue_rates (queue_id, key, used_until)
+    SELECT c.counted_in, CASE WHEN c.rate_by_key THEN coalesce(c.key, '') ELSE '' END,
+        headrace.clock() + make_interval(secs => count(*) * max(c.rate_step))
+    FROM chosen AS c WHERE c.rate_step IS NOT NULL
+    GROUP BY 1, 2
+    ON CONFLICT (queue_id, key) DO UPDATE
+    SET used_until = greatest(queue_rates.used_until, headrace.clock()) + (EXCLUDED.used_until - headrace.clock())
+),
+claimed AS (
+    UPDATE headrace.runs AS r
+    SET status = 'EXECUTING', attempt = r.attempt + 1, worker_id = $2::bigint, started_at = headrace.clock(),
+        updated_at = headrace.clock(), expires_at = NULL,
+        counted_in = (SELECT l.counted_in FROM lanes AS l WHERE l.id = coalesce(r.order_lane_id, r.lane_id))
+    WHERE r.ctid = ANY(ARRAY(SELECT c.ctid FROM chosen AS c))
+    RETURNING r.id, r.lane_id, r.attempt, r.failures, r.payload, r.payload_type, r.batch_id, r.batch_index,
+        r.options::text AS options, r.created_at, r.traceparent, r.parent_run_id, r.resumes, r.root_run_id, r.depth,
+        r.metadata::text AS metadata, coalesce(r.order_lane_id, r.lane_id) AS line
+),
+ends AS MATERIALIZED (
+    SELECT DISTINCT ON (w.lane_id) w.lane_id, w.key, w.step FROM walk AS w ORDER BY w.lane_id, w.step DESC
+)
+SELECT lease.id AS lease, c.*, l.task, l.queue, l.kind::text AS kind, l.locked, coalesce(l.keeps_slots, false) AS keeps_slot,
+    h.key AS turn_key, h.step AS turn_step,
+    ARRAY(SELECT e.lane_id FROM ends AS e ORDER BY e.lane_id) AS walked_lanes,
+    ARRAY(SELECT e.key FROM ends AS e ORDER BY e.lane_id) AS walked_keys,
+    ARRAY(SELECT e.step FROM ends AS e ORDER BY e.lane_id) AS walked_steps,
+    least((SELECT min(q.wait) FROM queues AS q), (SELECT min(k.wait) FROM keys AS k)) AS wake_in
+FROM lease LEFT JOIN (
+    claimed AS c JOIN chosen AS h ON h.id = c.id JOIN lanes AS l ON l.id = c.line
+) ON true

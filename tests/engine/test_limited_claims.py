@@ -1,0 +1,86 @@
+"""Claims from lanes with keys and limits: whose turn it is, and how many may go."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from headrace.engine import claims, runs
+from headrace.engine.engine import Engine
+from headrace.engine.outcomes import ClaimedRun, Packet, RunCreated, WorkerLease
+from headrace.engine.turns import Turns
+from headrace.protocol.options import RunOptions
+from tests.engine.helpers import finish, register
+from tests.invariants import assert_invariants, fetch_sql
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_keys_take_turns_and_each_has_the_limit_of_its_queue(engine: Engine) -> None:
+    lease = await register(engine, "t")
+    for key in "abc":
+        for _ in range(3):
+            await trigger(engine, concurrency_key=key)
+    await trigger(engine)
+    await limit_queue(engine, declared_limit=1)
+    turns = Turns()
+    first = await take(engine, lease, 2, turns)
+    assert [run.options.get("concurrencyKey") for run in first] == ["a", None]
+    assert [run.options["concurrencyKey"] for run in await take(engine, lease, 10, turns)] == ["b", "c"]
+    assert await take(engine, lease, 10, turns) == []
+    await finish(engine, lease, first)
+    assert [run.options["concurrencyKey"] for run in await take(engine, lease, 10, turns)] == ["a"]
+    await assert_invariants(engine)
+
+
+async def test_runs_of_an_order_key_go_one_at_a_time_in_the_order_in_which_they_came(engine: Engine) -> None:
+    lease = await register(engine, "t")
+    ids = [await trigger(engine, order_key=key) for key in "aabb"]
+    turns = Turns()
+    for expected in ([ids[0], ids[2]], [ids[1], ids[3]]):
+        taken = await take(engine, lease, 10, turns)
+        assert [run.id for run in taken] == expected
+        assert await take(engine, lease, 10, turns) == []
+        await finish(engine, lease, taken)
+
+
+async def test_a_claim_goes_round_all_keys_once_where_all_are_held_up(engine: Engine, monkeypatch: Any) -> None:
+    """A walk is short, so that a claim is cheap; it goes on while it finds nothing, and not for ever."""
+    monkeypatch.setattr("headrace.engine.turns._SHORTEST_WALK", 3)
+    lease = await register(engine, "t")
+    for number in range(20):
+        await trigger(engine, concurrency_key=f"k{number:02}")
+    await limit_queue(engine, declared_limit=1)
+    turns = Turns()
+    assert len(await take(engine, lease, 19, turns)) == 19
+    for number in range(19):
+        await trigger(engine, concurrency_key=f"k{number:02}")
+    [last] = await take(engine, lease, 1, turns)
+    assert last.options["concurrencyKey"] == "k19"
+    await trigger(engine, concurrency_key="k19")
+    assert await take(engine, lease, 1, turns) == []
+
+
+async def trigger(engine: Engine, **options: Any) -> UUID:
+    made = await runs.trigger_run(engine, 1, "t", Packet(b"1"), RunOptions(**options))
+    assert isinstance(made, RunCreated)
+    return made.run_id
+
+
+async def take(engine: Engine, lease: WorkerLease, limit: int, turns: Turns) -> list[ClaimedRun]:
+    taken = await claims.claim_runs(engine, lease, tasks=["t"], limit=limit, turns=turns)
+    assert isinstance(taken, list)
+    return taken
+
+
+async def limit_queue(engine: Engine, **columns: Any) -> None:
+    names = ", ".join(columns)
+    places = ", ".join(f"${number}" for number in range(1, len(columns) + 1))
+    await fetch_sql(
+        engine,
+        f"INSERT INTO headrace.queues (environment_id, name, created_at, updated_at, {names})"
+        f" VALUES (1, 'task/t', now(), now(), {places})",
+        *columns.values(),
+    )
