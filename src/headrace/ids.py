@@ -20,6 +20,7 @@ Pure: no I/O but the clock and the system's random bytes when minting.
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import time
 from datetime import UTC, datetime
@@ -55,6 +56,17 @@ def mint_token_id(store: str = HOME_STORE) -> UUID:
     return UUID(bytes=_timestamp() + os.urandom(9) + _store_byte(store))
 
 
+def mint_schedule_id(store: str = HOME_STORE) -> UUID:
+    """A new id for a schedule that is made over the API, owned by ``store``."""
+    return UUID(bytes=_timestamp() + os.urandom(9) + _store_byte(store))
+
+
+def task_schedule_id(environment_id: int, task: str) -> UUID:
+    """The id of the schedule that a task declares in its code: always the same one in an environment. It has no time."""
+    digest = hashlib.sha256(f"{environment_id}:{task}".encode()).digest()
+    return UUID(bytes=bytes(6) + digest[:9] + _store_byte(HOME_STORE))
+
+
 def item_run_id(batch_id: UUID, index: int) -> UUID:
     """The id of the run of item ``index`` (0 or more) of a batch: always the same one.
 
@@ -79,6 +91,11 @@ def format_token_id(token_id: UUID) -> str:
     return "waitpoint_" + _body(token_id)
 
 
+def format_schedule_id(schedule_id: UUID) -> str:
+    """``sched_`` and the body, as it stands on the wire."""
+    return "sched_" + _body(schedule_id)
+
+
 def parse_run_id(text: str) -> UUID | None:
     """The run id that ``text`` spells, or None where it spells none."""
     return _parse("run_", text)
@@ -92,6 +109,11 @@ def parse_batch_id(text: str) -> UUID | None:
 def parse_token_id(text: str) -> UUID | None:
     """The token id that ``text`` spells, or None where it spells none."""
     return _parse("waitpoint_", text)
+
+
+def parse_schedule_id(text: str) -> UUID | None:
+    """The schedule id that ``text`` spells, or None where it spells none."""
+    return _parse("sched_", text)
 
 
 def store_of(value: UUID) -> str:

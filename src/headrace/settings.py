@@ -80,6 +80,16 @@ class Settings:
         float, Setting("how often an idle worker looks for runs without a hint", at_least=0.05)
     ] = 1.5
     sweep_interval: Annotated[float, Setting("how often deadlines are looked at", at_least=0.05)] = 1.0
+    schedule_tolerance: Annotated[
+        float,
+        Setting("a tick of a schedule that is later than this was missed: its catch-up policy decides", at_least=1),
+    ] = 300.0
+    schedule_catch_up: Annotated[
+        int,
+        Setting(
+            "most missed ticks of a schedule that are made up for, the latest ones, where its policy is all", at_least=1
+        ),
+    ] = 100
     audit_interval: Annotated[
         float,
         Setting("how often a slice of what waits is looked through for what is stuck, which is a bug", at_least=0.05),
@@ -97,6 +107,9 @@ class Settings:
     ] = 2.0
     max_depth: Annotated[int, Setting("most runs above one in its tree of parents", at_least=1)] = 64
     max_points: Annotated[int, Setting("most durable points of one run: waits, children, steps", at_least=1)] = 10_000
+    metadata_max_size: Annotated[int, Setting("most bytes of the metadata of one run, as JSON", at_least=64)] = (
+        256 * 1024
+    )
     metrics_port: Annotated[int, Setting("port on which a worker answers Prometheus; 0 is none", at_least=0)] = 0
     log_format: Annotated[str, Setting("console or json", choices=("console", "json"))] = "console"
     log_level: Annotated[

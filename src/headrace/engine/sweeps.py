@@ -21,6 +21,7 @@ from headrace.engine.cancels import cancel_runs, cancel_tree_step
 from headrace.engine.completions import settle_ends
 from headrace.engine.engine import Engine
 from headrace.engine.rescues import find_pinned_lanes, rescue_arguments, worker_lost_error
+from headrace.engine.ticks import fire_due
 from headrace.engine.tokens import expire_tokens
 from headrace.engine.waits import complete_targets, wake_runs
 from headrace.store.statements import Plan, query
@@ -28,6 +29,7 @@ from headrace.store.store import DATABASE_ERRORS
 from headrace.timeouts import happens_within
 
 _CHUNK: Final = 1000
+_SCHEDULES_CHUNK: Final = 100
 _SHORTEST_PAUSE: Final = 0.01
 
 _NOT_SEALED: Final = {"type": "INTERNAL_ERROR", "code": "BATCH_NOT_SEALED", "message": "Its batch was never sealed."}
@@ -46,6 +48,7 @@ class SweepReport:
     keys_expired: int = 0
     waits_ended: int = 0
     tokens_expired: int = 0
+    runs_scheduled: int = 0
     runs_repaired: int = 0
     environments: set[int] = field(default_factory=set)
 
@@ -181,6 +184,13 @@ def _expire_tokens(report: SweepReport, _engine: Engine) -> Plan[bool]:
     return expired.count == _CHUNK
 
 
+def _fire_schedules(report: SweepReport, engine: Engine) -> Plan[bool]:
+    fired = yield from fire_due(engine.settings, engine.lanes, _SCHEDULES_CHUNK)
+    report.runs_scheduled += fired.runs
+    report.environments.update(fired.environments)
+    return fired.schedules == _SCHEDULES_CHUNK
+
+
 def _cancel_trees(report: SweepReport, _engine: Engine) -> Plan[bool]:
     step = yield from cancel_tree_step()
     if step is None:
@@ -208,6 +218,7 @@ def _group_by_environment(rows: Iterable[Any]) -> dict[int, list[Any]]:
 _STEPS: Final = (
     _end_waits,
     _expire_tokens,
+    _fire_schedules,
     _rescue_runs,
     _abort_batches,
     _cancel_held_runs,

@@ -1,0 +1,158 @@
+"""Ticks: what a schedule does when its time has come.
+
+Finding what is due, making the runs and moving the schedule on to its next tick are one transaction, which holds the
+schedule's row: whoever dies in between leaves the tick as due as it was, and whoever comes second finds it done. The request
+id of a run follows from schedule and tick as well, so that not even a clock that is put back makes a tick's run twice.
+
+A tick that is found later than the setting ``schedule_tolerance`` allows counts as missed; the schedule's policy says what
+becomes of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from headrace.crons import CatchUp, Ticker, read_cron
+from headrace.engine.items import Origin
+from headrace.engine.lanes import LaneBook, LaneFinder
+from headrace.engine.outcomes import BatchRefused, KeyConflict, Packet, RunCreated, RunExists
+from headrace.engine.runs import TriggerAnswer, make_run
+from headrace.engine.schedule_outcomes import ScheduleView, TicksFired
+from headrace.engine.schedules import read_schedule
+from headrace.ids import format_schedule_id
+from headrace.protocol.options import RunOptions
+from headrace.protocol.schedules import ScheduledPayload
+from headrace.settings import Settings
+from headrace.store.statements import Plan, query
+
+UPCOMING: Final = 10
+"""How many of the ticks that come next a run is told."""
+
+_MOST_AT_ONCE: Final = 1_000
+_SECOND: Final = timedelta(seconds=1)
+
+_log = structlog.get_logger("headrace.ticks")
+
+
+@dataclass(slots=True)
+class _Progress:
+    """Where a schedule is when its due ticks are done with."""
+
+    next_tick: datetime | None = None
+    last_tick: datetime | None = None
+    last_run_id: UUID | None = None
+    fault: str | None = None
+    runs: int = 0
+
+
+def fire_due(settings: Settings, lanes: LaneBook, limit: int) -> Plan[TicksFired]:
+    """Plan: the runs of every tick that is due, of at most ``limit`` schedules, and their next ticks."""
+    rows = yield from query("lock_due_schedules", limit)
+    finders: dict[int, LaneFinder] = {}
+    fired = TicksFired(schedules=len(rows))
+    moved: list[tuple[int, UUID, datetime | None, datetime | None, UUID | None, str | None]] = []
+    for row in rows:
+        schedule = read_schedule(row)
+        finder = finders.setdefault(schedule.environment_id, LaneFinder(schedule.environment_id, lanes))
+        done = yield from _fire(schedule, row["now"], finder, settings)
+        moved.append(
+            (schedule.environment_id, schedule.id, done.next_tick, done.last_tick, done.last_run_id, done.fault)
+        )
+        fired.runs += done.runs
+        if done.runs:
+            fired.environments.add(schedule.environment_id)
+    if moved:
+        yield from query("advance_schedules", *(list(column) for column in zip(*moved, strict=True)))
+    return fired
+
+
+def choose_ticks(
+    ticker: Ticker, due: datetime, now: datetime, policy: CatchUp, *, tolerance: float, most: int
+) -> list[datetime]:
+    """The ticks from ``due`` to ``now`` that get a run: those that are not missed, and of the missed what the policy says."""
+    before, fresh = due - _SECOND, now - timedelta(seconds=tolerance)
+    wanted = {"skip": 0, "one": 1, "all": most}[policy]
+    missed = ticker.last_ticks(before, fresh, wanted) if wanted else []
+    return missed + ticker.last_ticks(max(before, fresh), now, _MOST_AT_ONCE)
+
+
+def _fire(schedule: ScheduleView, now: datetime, lanes: LaneFinder, settings: Settings) -> Plan[_Progress]:
+    done = _Progress()
+    try:
+        ticker = read_cron(schedule.pattern, schedule.timezone)
+    except ValueError as error:  # a time zone that this machine does not know any more
+        done.fault = str(error)
+        _log.error("a schedule can't go on", schedule=format_schedule_id(schedule.id), error=done.fault)
+        return done
+    done.next_tick = ticker.next_tick(now)
+    assert schedule.next_tick is not None  # it is active, and due
+    ticks = choose_ticks(
+        ticker,
+        schedule.next_tick,
+        now,
+        schedule.catch_up,
+        tolerance=settings.schedule_tolerance,
+        most=settings.schedule_catch_up,
+    )
+    for tick in ticks:
+        last = done.last_tick or schedule.last_tick
+        payload = _describe_tick(schedule, tick, last, ticker.next_ticks(tick, UPCOMING))
+        answer = yield from _make_run(schedule, tick, payload, lanes, settings)
+        _note(done, tick, answer)
+    if done.fault:
+        _log.warning("a tick made no run", schedule=format_schedule_id(schedule.id), task=schedule.task, why=done.fault)
+    return done
+
+
+def _make_run(
+    schedule: ScheduleView, tick: datetime, payload: ScheduledPayload, lanes: LaneFinder, settings: Settings
+) -> Plan[TriggerAnswer]:
+    try:
+        return (
+            yield from make_run(
+                schedule.task,
+                Packet(msgspec.json.encode(payload)),
+                msgspec.convert(schedule.options, RunOptions),
+                lanes,
+                settings,
+                request_id=f"{format_schedule_id(schedule.id)} {tick.isoformat()}",
+                origin=Origin(schedule_id=schedule.id),
+            )
+        )
+    except ValueError as error:  # options that were right once, and are not any more
+        return BatchRefused(422, str(error))
+
+
+def _describe_tick(
+    schedule: ScheduleView, tick: datetime, last: datetime | None, upcoming: Sequence[datetime]
+) -> ScheduledPayload:
+    return ScheduledPayload(
+        type="DECLARATIVE" if schedule.declared else "IMPERATIVE",
+        timestamp=tick,
+        timezone=schedule.timezone,
+        schedule_id=format_schedule_id(schedule.id),
+        upcoming=list(upcoming),
+        last_timestamp=last,
+        external_id=schedule.external_id,
+    )
+
+
+def _note(done: _Progress, tick: datetime, answer: TriggerAnswer) -> None:
+    match answer:
+        case RunCreated(run_id):
+            done.runs += 1
+            done.last_tick, done.last_run_id, done.fault = tick, run_id, None
+        case RunExists(run_id, cached):
+            if cached:  # by the idempotency key of the schedule's options: that run is this tick's too
+                done.last_tick, done.last_run_id, done.fault = tick, run_id, None
+        case KeyConflict():  # made before, with other options than now
+            pass
+        case BatchRefused(_, message):
+            done.fault = message

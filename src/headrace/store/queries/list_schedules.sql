@@ -1,0 +1,5 @@
+-- A page of schedules, newest first, by numbered pages as the wire has them. Index: schedules_pkey, backwards.
+SELECT s.id, s.environment_id, s.declared, s.task, s.deduplication_key, s.external_id, s.pattern, s.timezone, s.catch_up,
+    s.options::text AS options, s.active, s.next_tick, s.last_tick, s.last_run_id, s.fault, s.created_at, s.updated_at
+FROM headrace.schedules AS s WHERE s.environment_id = $1::integer AND ($4::text IS NULL OR s.task = $4::text)
+ORDER BY s.id DESC LIMIT $2::integer OFFSET $3::bigint

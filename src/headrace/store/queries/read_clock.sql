@@ -1,0 +1,2 @@
+-- The time by which everything is compared.
+SELECT headrace.clock() AS now
