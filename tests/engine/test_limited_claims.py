@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from headrace.engine import claims, runs
+from headrace.engine import claims, runs, workers
 from headrace.engine.engine import Engine
 from headrace.engine.outcomes import ClaimedRun, Packet, RunCreated, WorkerLease
 from headrace.engine.turns import Turns
@@ -84,3 +84,30 @@ async def limit_queue(engine: Engine, **columns: Any) -> None:
         f" VALUES (1, 'task/t', now(), now(), {places})",
         *columns.values(),
     )
+
+
+async def test_runs_of_an_order_key_that_one_call_may_take_are_claimed_together(engine: Engine) -> None:
+    lease = await workers.register_worker(
+        engine, "dev", name="test", tasks=[workers.TaskRegistration("t", "task/t", 3, coalesces=3)]
+    )
+    ids = [await trigger(engine, order_key=key) for key in "aaaabb"]
+    turns = Turns()
+    first = await take(engine, lease, 10, turns)
+    assert {run.id for run in first} == {*ids[:3], *ids[4:]}
+    assert await take(engine, lease, 10, turns) == []
+    await finish(engine, lease, first[1:])
+    assert await take(engine, lease, 10, turns) == [], "one of the call is under way still"
+    await finish(engine, lease, first[:1])
+    assert [run.id for run in await take(engine, lease, 10, turns)] == [ids[3]]
+
+
+async def test_a_run_that_somebody_holds_keeps_those_behind_it_back(engine: Engine) -> None:
+    """Else the second of a key would go while the first one's tags are being written."""
+    lease = await workers.register_worker(
+        engine, "dev", name="test", tasks=[workers.TaskRegistration("t", "task/t", 3, coalesces=3)]
+    )
+    ids = [await trigger(engine, order_key="a") for _ in range(3)]
+    async with engine.store.connect() as connection, connection.transaction():
+        await connection.execute("SELECT FROM headrace.runs WHERE id = $1 FOR UPDATE", ids[0])
+        assert await take(engine, lease, 10, Turns()) == []
+    assert len(await take(engine, lease, 10, Turns())) == 3

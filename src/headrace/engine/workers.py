@@ -22,6 +22,10 @@ class TaskRegistration:
     id: str
     queue: str
     max_attempts: int
+    skips_failed: bool = False
+    """A run in back-off does not hold up the others of its order key."""
+    coalesces: int = 1
+    """So many runs of one order key may one call take."""
 
 
 async def register_worker(
@@ -65,6 +69,8 @@ def _register(
             [task.id for task in tasks],
             [task.queue for task in tasks],
             [task.max_attempts for task in tasks],
+            [task.skips_failed for task in tasks],
+            [task.coalesces for task in tasks],
         )
     yield from query("lock_versions")  # no sweep closes the version's lanes from here on to the commit
     rows = yield from query("register_worker", environment_id, name, lease, version)

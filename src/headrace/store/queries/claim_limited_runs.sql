@@ -16,7 +16,7 @@ lanes AS MATERIALIZED (
         -- the limit of a queue is that of each of its keys, unless keys have one of their own
         CASE WHEN l.kind <> 'keyed' OR q.key_limit IS NOT NULL THEN headrace.queue_limit(q, e.concurrency_limit) END AS queue_limit,
         CASE WHEN l.kind = 'keyed' THEN coalesce(q.key_limit, headrace.queue_limit(q, e.concurrency_limit)) END AS key_limit,
-        l.kind = 'ordered' AND coalesce(t.skips_failed, false) AS skips_failed
+        l.kind = 'ordered' AND coalesce(t.skips_failed, false) AS skips_failed, coalesce(t.coalesces, 1) AS coalesces
     FROM headrace.lanes AS l
     JOIN headrace.environments AS e ON e.id = l.environment_id
     LEFT JOIN headrace.queues AS q ON q.environment_id = l.environment_id AND q.name = l.queue
@@ -121,7 +121,7 @@ keys AS MATERIALIZED (
     WHERE w.step > 0 AND w.kind = 'keyed'
 ),
 candidates AS MATERIALIZED (
-    SELECT k.lane_id, k.key, k.step, head.id, head.ctid, head.ready_at
+    SELECT k.lane_id, k.key, k.step, NULL::bigint AS place, head.id, head.ctid, head.ready_at
     FROM lease CROSS JOIN keys AS k CROSS JOIN LATERAL (
         SELECT r.id, r.ctid, r.ready_at FROM headrace.runs AS r
         WHERE r.lane_id = k.lane_id AND r.concurrency_key = k.key AND r.status = 'QUEUED' AND r.ready_at <= headrace.clock()
@@ -132,13 +132,22 @@ candidates AS MATERIALIZED (
     ) AS head
     WHERE k.free > 0
     UNION ALL
-    SELECT w.lane_id, w.key, w.step, head.id, head.ctid, head.ready_at
+    SELECT w.lane_id, w.key, w.step, first.place, head.id, head.ctid, head.ready_at
     FROM lease CROSS JOIN walk AS w JOIN lanes AS l ON l.id = w.lane_id
     CROSS JOIN LATERAL (
-        SELECT r.id, r.lane_id, r.status, r.ready_at FROM headrace.runs AS r
-        WHERE r.order_lane_id = w.lane_id AND r.order_key = w.key AND r.finished_at IS NULL
-            AND (NOT l.skips_failed OR r.status <> 'QUEUED' OR r.ready_at <= headrace.clock())
-        ORDER BY r.order_number LIMIT 1
+        -- the first one, and those behind it that one call may take, as far as all are ready
+        SELECT g.id, g.lane_id, g.place FROM (
+            SELECT f.id, f.lane_id, row_number() OVER line AS place, bool_and(f.ready) OVER line AS all_ready
+            FROM (
+                SELECT r.id, r.lane_id, r.order_number, r.status = 'QUEUED' AND r.ready_at <= headrace.clock() AS ready
+                FROM headrace.runs AS r
+                WHERE r.order_lane_id = w.lane_id AND r.order_key = w.key AND r.finished_at IS NULL
+                    AND (NOT l.skips_failed OR r.status <> 'QUEUED' OR r.ready_at <= headrace.clock())
+                ORDER BY r.order_number LIMIT l.coalesces
+            ) AS f
+            WINDOW line AS (ORDER BY f.order_number)
+        ) AS g
+        WHERE g.all_ready
     ) AS first
     JOIN headrace.lanes AS f ON f.id = first.lane_id AND (f.version IS NULL OR f.version = $7::text OR NOT EXISTS (
         SELECT FROM headrace.workers AS o
@@ -150,13 +159,12 @@ candidates AS MATERIALIZED (
             AND (r.expires_at IS NULL OR r.expires_at > headrace.clock())
         LIMIT 1 FOR UPDATE SKIP LOCKED
     ) AS head
-    WHERE w.step > 0 AND w.kind = 'ordered' AND first.status = 'QUEUED' AND first.ready_at <= headrace.clock()
-        AND NOT (l.skips_failed AND EXISTS (
+    WHERE w.step > 0 AND w.kind = 'ordered' AND NOT (l.skips_failed AND EXISTS (
             SELECT FROM headrace.runs AS r
             WHERE r.order_lane_id = w.lane_id AND r.order_key = w.key AND r.status IN ('EXECUTING', 'WAITING')
         ))
     UNION ALL
-    SELECT l.id, NULL, 0, head.id, head.ctid, head.ready_at
+    SELECT l.id, NULL, 0, NULL, head.id, head.ctid, head.ready_at
     FROM lease CROSS JOIN lanes AS l LEFT JOIN queues AS q ON q.counted_in = l.counted_in
     CROSS JOIN LATERAL (
         SELECT r.id, r.ctid, r.ready_at FROM headrace.runs AS r
@@ -168,10 +176,11 @@ candidates AS MATERIALIZED (
 ),
 -- keys take turns in their lane, lanes in their queue, queues in what the environment allows
 turns AS (
-    SELECT c.*, row_number() OVER (PARTITION BY c.lane_id, c.key ORDER BY c.ready_at, c.id) AS key_turn FROM candidates AS c
+    SELECT c.*, row_number() OVER (PARTITION BY c.lane_id, c.key ORDER BY c.place, c.ready_at, c.id) AS key_turn FROM candidates AS c
 ),
 lane_turns AS (
     SELECT t.*, row_number() OVER (PARTITION BY t.lane_id ORDER BY t.key_turn, t.step, t.ready_at, t.id) AS lane_turn FROM turns AS t
+    WHERE t.place IS NULL OR t.place = t.key_turn -- one that somebody else holds at this moment keeps those behind it back
 ),
 queue_turns AS (
     SELECT t.*, l.counted_in, l.environment_limit, l.rate_step, l.rate_by_key, q.room,

@@ -1,6 +1,6 @@
 -- One claim at a time counts against a limit, and sees what the one before it took: holds, to the end of the transaction, the limits
 -- that lanes of these tasks are under (the environment's, which stands for all its queues, or else each queue's), and the ordered lanes
--- that let a failed head be overtaken. Indexes: environments_pkey, lanes_open, queues_environment_id_name_key, tasks_pkey.
+-- that let a failed head be overtaken, or several runs of a key go together. Indexes: environments_pkey, lanes_open, queues_environment_id_name_key, tasks_pkey.
 SELECT pg_advisory_xact_lock(m.class, m.id)
 FROM (
     SELECT 7306 AS class, e.id FROM headrace.environments AS e WHERE e.id = $1::integer AND e.concurrency_limit IS NOT NULL
@@ -14,6 +14,7 @@ FROM (
     UNION
     SELECT 7308, l.id
     FROM headrace.lanes AS l JOIN headrace.tasks AS t ON t.environment_id = l.environment_id AND t.id = l.task
-    WHERE l.environment_id = $1::integer AND l.open AND l.task = ANY($2::text[]) AND l.kind = 'ordered' AND t.skips_failed
+    WHERE l.environment_id = $1::integer AND l.open AND l.task = ANY($2::text[]) AND l.kind = 'ordered'
+        AND (t.skips_failed OR t.coalesces > 1)
     ORDER BY 1, 2
 ) AS m
