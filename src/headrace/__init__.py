@@ -5,7 +5,8 @@ What a task author imports, re-exported by name.
 
 from __future__ import annotations
 
-from headrace.durable import metadata
+from headrace.crons import Cron
+from headrace.durable import metadata, tags
 from headrace.durable import waits as wait
 from headrace.durable.children import RunRef
 from headrace.durable.pending import Pending
@@ -29,6 +30,7 @@ from headrace.errors import (
     WaitTimeout,
 )
 from headrace.packing import pack
+from headrace.protocol.schedules import ScheduledPayload
 from headrace.sdk import (
     AsyncBatchHandle,
     AsyncClient,
@@ -56,6 +58,7 @@ __all__ = [
     "ClientError",
     "ConfigurationError",
     "ConnectionFailedError",
+    "Cron",
     "Failed",
     "HeadraceError",
     "Item",
@@ -73,6 +76,7 @@ __all__ = [
     "RunFailedError",
     "RunHandle",
     "RunRef",
+    "ScheduledPayload",
     "StepFailedError",
     "Task",
     "Token",
@@ -81,6 +85,7 @@ __all__ = [
     "metadata",
     "pack",
     "step",
+    "tags",
     "task",
     "wait",
 ]

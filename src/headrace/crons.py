@@ -71,12 +71,23 @@ class Cron:
 
     def __post_init__(self) -> None:
         try:
+            if not isinstance(self.pattern, str) or not isinstance(self.timezone, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise ValueError(f"cron is {self.pattern!r} in {self.timezone!r}, but both must be text")  # noqa: TRY004
             read_cron(self.pattern, self.timezone)
             read_catch_up(self.catch_up)
         except ValueError as error:
             raise ConfigurationError(str(error)) from None
         if isinstance(self.environments, str):
             raise ConfigurationError(f"environments is {self.environments!r}: give a list of names, such as ['prod']")
+
+
+def read_declared(cron: str | Cron | None) -> Cron | None:
+    """What ``@task(cron=...)`` is given. Raises ConfigurationError where that is no cron."""
+    if cron is None or isinstance(cron, Cron):
+        return cron
+    if not isinstance(cron, str):  # pyright: ignore[reportUnnecessaryIsInstance] - not everybody checks types
+        raise ConfigurationError(f"cron is {cron!r}: give a pattern such as '0 2 * * *', or a Cron")
+    return Cron(cron)
 
 
 @lru_cache(maxsize=4096)

@@ -35,6 +35,7 @@ from typing import (
     overload,
 )
 
+from headrace.crons import Cron, read_declared
 from headrace.durations import Duration, parse_duration
 from headrace.errors import ConfigurationError, PayloadError
 from headrace.values import Codec, codec, encode_json
@@ -154,7 +155,7 @@ class Task(Generic[P, R_co]):
     """A function that can run in the background, with payloads of type P and results of type R.
 
     Made by ``@task``. Attributes: ``id``, ``fn`` (the plain function), ``queue``, ``retry``, ``isolation``,
-    ``max_duration`` (seconds or None), ``is_async``; read off its annotations: ``takes_payload``, ``wants_context``,
+    ``max_duration`` (seconds or None), ``cron`` (a Cron or None), ``is_async``; read off its annotations: ``takes_payload``, ``wants_context``,
     ``payload_type``, ``result_type``.
     """
 
@@ -169,6 +170,7 @@ class Task(Generic[P, R_co]):
         retry: Retry | None = None,
         isolation: Isolation = None,
         max_duration: Duration | None = None,
+        cron: str | Cron | None = None,
     ) -> None:
         self.fn = fn
         self.id = fn.__qualname__.rpartition("<locals>.")[2] if id is None else id
@@ -176,6 +178,7 @@ class Task(Generic[P, R_co]):
         self.retry = retry or Retry()
         self.isolation: Isolation = isolation
         self.max_duration = None if max_duration is None else parse_duration(max_duration)
+        self.cron = read_declared(cron)
         self.is_async = inspect.iscoroutinefunction(fn)
         if not self.id:
             raise ConfigurationError("a task's id can't be empty")
@@ -398,6 +401,7 @@ def task(
     retry: Retry | None = None,
     isolation: Isolation = None,
     max_duration: Duration | None = None,
+    cron: str | Cron | None = None,
 ) -> TaskDecorator: ...
 def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a function a task: ``@task`` or ``@task(queue="images", retry=Retry(max_attempts=5))``.
@@ -407,6 +411,8 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     retry: default Retry(), three attempts.
     isolation: "process" runs each attempt in a process of its own.
     max_duration: the longest that one attempt may take ("5m", seconds or timedelta); default: no limit.
+    cron: when runs of it are made by themselves: "0 2 * * *", or Cron("0 2 * * *", timezone="Europe/Berlin"). Workers
+        make it known. The payload is a ScheduledPayload; a task that takes none is given none.
 
     Raises ConfigurationError where the signature can't be a task's or another function has the id.
     """

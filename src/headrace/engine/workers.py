@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from headrace.crons import Cron
 from headrace.engine.completions import settle_ends
+from headrace.engine.declarations import Declaration, read_declaration, write_declarations
 from headrace.engine.engine import Engine
 from headrace.engine.environments import find_environment
 from headrace.engine.outcomes import LeaseLost, WorkerLease
@@ -26,18 +28,25 @@ class TaskRegistration:
     """A run in back-off does not hold up the others of its order key."""
     coalesces: int = 1
     """So many runs of one order key may one call take."""
+    cron: Cron | None = None
 
 
 async def register_worker(
     engine: Engine, environment_slug: str, *, name: str, tasks: Sequence[TaskRegistration], version: str = ""
 ) -> WorkerLease:
-    """A new lease, and the tasks made known. Raises ConfigurationError where there is no such environment."""
+    """A new lease, and the tasks made known, with their schedules.
+
+    Raises ConfigurationError where there is no such environment, or a task's schedule can't be.
+    """
     environment = await find_environment(engine, environment_slug)
     if environment is None:
         raise ConfigurationError(
             f"HEADRACE_ENVIRONMENT is {environment_slug!r}, but there is no such environment; there are dev, staging and prod."
         )
-    worker_id = await engine.store.run_plan(_register(environment.id, name, tasks, version, engine.settings.lease))
+    declared = [read_declaration(task.id, task.cron, environment.slug) for task in tasks]
+    worker_id = await engine.store.run_plan(
+        _register(environment.id, name, tasks, declared, version, engine.settings.lease)
+    )
     return WorkerLease(worker_id, environment.id, version)
 
 
@@ -60,7 +69,12 @@ async def retire_worker(engine: Engine, lease: WorkerLease) -> int:
 
 
 def _register(
-    environment_id: int, name: str, tasks: Sequence[TaskRegistration], version: str, lease: float
+    environment_id: int,
+    name: str,
+    tasks: Sequence[TaskRegistration],
+    declared: Sequence[Declaration],
+    version: str,
+    lease: float,
 ) -> Plan[int]:
     if tasks:
         yield from query(
@@ -72,6 +86,8 @@ def _register(
             [task.skips_failed for task in tasks],
             [task.coalesces for task in tasks],
         )
+    if declared:
+        yield from write_declarations(environment_id, declared)
     yield from query("lock_versions")  # no sweep closes the version's lanes from here on to the commit
     rows = yield from query("register_worker", environment_id, name, lease, version)
     if version:

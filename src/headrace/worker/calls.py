@@ -34,6 +34,8 @@ def decode_arguments(
     task: Task[Any, Any], payload: bytes | None, payload_type: str, context: RunContext
 ) -> tuple[Any, ...] | Failure:
     """What to call the task's function with, or why its payload is none that it takes."""
+    if "scheduleId" in context.options and not task.takes_payload:  # when it ticked is no matter to it
+        payload = None
     try:
         return task.arguments(task.decode_payload(payload, payload_type), context)
     except (PayloadError, ValueError) as error:  # the latter: bytes that are not even of their media type

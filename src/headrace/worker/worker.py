@@ -77,7 +77,7 @@ class Worker:
         self._engine = engine
         self._tenure = Tenure(
             engine,
-            [TaskRegistration(task.id, task.queue, task.retry.max_attempts) for task in known.values()],
+            [TaskRegistration(task.id, task.queue, task.retry.max_attempts, cron=task.cron) for task in known.values()],
             version=engine.settings.version or find_version(known.values()),
             on_loss=self._drop_lease,
             on_begin=self._take_lease,
