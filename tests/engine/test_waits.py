@@ -29,6 +29,7 @@ from headrace.engine.outcomes import (
 )
 from headrace.engine.token_outcomes import TokenCompleted
 from headrace.errors import ConfigurationError
+from headrace.protocol.metadata import SetKey
 from headrace.protocol.options import RunOptions
 from headrace.protocol.statuses import BatchStatus, RunStatus
 from headrace.protocol.tokens import TokenStatus
@@ -466,7 +467,7 @@ async def test_a_worker_that_lost_a_run_writes_nothing_to_its_journal(engine: En
             await parent.write(engine, deed)
     again = await resume(engine, other)
     with pytest.raises(RunLostError):
-        await parent.write(engine, journals.MetadataChange({"a": 1}))
+        await parent.write(engine, journals.MetadataChange([SetKey("a", 1)]))
     assert again.run.journal == ()
     for table in ("journal", "batches", "tokens", "idempotency_keys"):
         assert await fetch_sql(engine, f"SELECT FROM headrace.{table}") == []

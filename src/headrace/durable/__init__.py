@@ -7,4 +7,5 @@ children    runs and batches of runs
 waits       times and tokens
 steps       code that runs once
 metadata    what a run shows of itself while it runs
+tags        words by which it is found
 """

@@ -10,7 +10,11 @@ from typing import Any, ClassVar, Final, Literal
 
 from msgspec import Struct
 
+from headrace.protocol.metadata import MetadataOperation
 from headrace.protocol.options import RunOptions
+
+Target = Literal["run", "parent", "root"]
+"""Whose metadata: the run's own, or that of one above it. A run with none above it is its own parent and root."""
 
 ITERATE: Final = "iterate:"
 """How the names of batches begin whose outcomes are given as they come."""
@@ -171,17 +175,29 @@ class EndStep(Struct, frozen=True, tag=True):
 
 
 class ChangeMetadata(Struct, frozen=True, tag=True):
-    """A change of the run's metadata. Told: nothing. Of ``name`` "" it is no point: doing it again changes nothing."""
+    """Operations on the metadata of the run, or of one above it: all or none. Told: nothing.
+
+    Of ``name`` "" it is no point: doing it again changes nothing.
+    """
 
     kind: ClassVar[str] = "effect"
     name: str
-    change: Literal["set", "delete", "increment", "append"]
-    key: str
-    value: Any = None
+    operations: list[MetadataOperation]
+    target: Target = "run"
 
 
 class ReadMetadata(Struct, frozen=True, tag=True):
-    """The run's metadata. Told: a dict."""
+    """The metadata of the run, or of one above it, as it is now. Told: a dict."""
+
+    target: Target = "run"
+
+
+class AddTags(Struct, frozen=True, tag=True):
+    """More tags of the run. Told: the Value of a list, all tags that it has then."""
+
+    kind: ClassVar[str] = "effect"
+    name: str
+    tags: list[str]
 
 
 Op = (
@@ -201,6 +217,7 @@ Op = (
     | EndStep
     | ChangeMetadata
     | ReadMetadata
+    | AddTags
 )
 
 

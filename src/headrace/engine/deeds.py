@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from headrace.engine.outcomes import Lineage, Packet, StoredItem, WorkerLease
 from headrace.protocol.batches import CreateBatch
+from headrace.protocol.metadata import MetadataOperation
 from headrace.protocol.options import RunOptions
 
 
@@ -91,12 +91,20 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class MetadataChange:
-    """The run's metadata, as it is from now on."""
+    """Operations on the run's metadata, all or none of them; or on that of a run above it."""
 
-    metadata: dict[str, Any]
+    operations: Sequence[MetadataOperation]
+    above: UUID | None = None
 
 
-Deed = ChildRun | ChildBatch | Following | Timer | TokenWait | NewToken | Result | MetadataChange
+@dataclass(frozen=True, slots=True)
+class TagsAddition:
+    """Tags that the run has from now on, beside those that it has."""
+
+    tags: Sequence[str]
+
+
+Deed = ChildRun | ChildBatch | Following | Timer | TokenWait | NewToken | Result | MetadataChange | TagsAddition
 
 
 @dataclass(frozen=True, slots=True)

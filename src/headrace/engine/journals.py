@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -28,6 +28,7 @@ from headrace.engine.deeds import (
     NewToken,
     PointWrite,
     Result,
+    TagsAddition,
     Timer,
     TokenWait,
 )
@@ -38,6 +39,7 @@ from headrace.engine.lanes import LaneFinder
 from headrace.engine.ordering import hold_order_keys
 from headrace.engine.outcomes import JSON_TYPE, Packet, Point
 from headrace.engine.rows import read_point
+from headrace.engine.shown import Changed, MetadataOfRunAbove, change_own_run, find_above
 from headrace.engine.token_outcomes import TokenCreated, TokenExists, TokenRefused
 from headrace.engine.tokens import lock_token, make_token
 from headrace.engine.waits import wake_runs
@@ -88,8 +90,10 @@ async def write_points(
     ``seen`` are outcomes that the code was told since the last write. ``repeated`` says that the same was tried before, and
     may have been written. Raises RunLostError, and ValueError where options can't be read.
     """
-    lanes, points = await _write_patiently(engine, fence, writes, seen, repeated=repeated)
+    lanes, points, is_queued = await _write_patiently(engine, fence, writes, seen, repeated=repeated)
     lanes.keep_lanes()
+    if is_queued:  # the run above: a claim may have stepped over it
+        engine.notices.runs_ready(fence.lease.environment_id)
     if any(isinstance(write.deed, ChildRun | ChildBatch) for write in writes):
         engine.notices.runs_ready(fence.lease.environment_id)
     return points
@@ -109,12 +113,16 @@ async def _write_patiently(
     seen: Sequence[tuple[str, int | None]],
     *,
     repeated: bool,
-) -> tuple[LaneFinder, list[Point]]:
+) -> tuple[LaneFinder, list[Point], bool]:
+    above = find_above(writes)
     while True:
         lanes = LaneFinder(fence.lease.environment_id, engine.lanes)
         try:
+            if above is not None:
+                plan = _write_above(fence, above, writes, seen, engine.settings, repeated=repeated)
+                return lanes, *await engine.store.run_plan(plan)
             plan = _write(fence, writes, seen, lanes, engine.settings, repeated=repeated)
-            return lanes, await engine.store.run_plan(plan)
+            return lanes, await engine.store.run_plan(plan), False
         except RunsBusyError:  # a run that a key stands for is being ended: milliseconds
             await asyncio.sleep(BUSY_DELAY)
 
@@ -143,17 +151,49 @@ def _write(
         return written
     # Children are locked before the run that waits for them, as completions lock them: else two could wait for each other.
     rows = yield from _make_rows(fence, writes, lanes, settings)
-    metadata: dict[str, Any] | None = None
-    for write in writes:
-        if isinstance(write.deed, MetadataChange):
-            metadata = write.deed.metadata
-    if metadata is None:
-        yield from hold_run(fence)
-    else:
-        identity = (fence.lease.environment_id, fence.run_id, fence.attempt, fence.lease.worker_id)
-        if not (yield from query("set_metadata", *identity, _encode(metadata).decode("utf-8"))):
+    changes = [write for write in writes if isinstance(write.deed, MetadataChange | TagsAddition)]
+    if changes:
+        changed = yield from change_own_run(fence, changes, settings)
+        if changed is None:
             raise RunLostError
+        _note_changes(rows, changed)
+    else:
+        yield from hold_run(fence)
     return (yield from _insert_points(fence, rows, seen))
+
+
+def _write_above(
+    fence: Fence,
+    above: UUID,
+    writes: Sequence[PointWrite],
+    seen: Sequence[tuple[str, int | None]],
+    settings: Settings,
+    *,
+    repeated: bool,
+) -> Plan[tuple[list[Point], bool]]:
+    """Plan: as ``_write``, of points that change the metadata of a run above and do nothing else. Whether that is queued."""
+    changes = MetadataOfRunAbove(fence.lease.environment_id, above, settings)
+    yield from changes.lock()
+    # This run after the one above it, so whoever holds it may want that one: nobody is waited for here.
+    lease = fence.lease
+    rows = yield from query("try_hold_run", lease.environment_id, fence.run_id, fence.attempt, lease.worker_id)
+    if not rows:
+        raise RunLostError
+    if not rows[0]["held"]:
+        raise RunsBusyError
+    if repeated and (written := (yield from _find_written(fence, writes))):
+        return written, False
+    points = [_Row(write.name, write.made, "effect", seen=write.seen) for write in writes]
+    _note_changes(points, changes.apply(writes))
+    is_queued = yield from changes.write()
+    return (yield from _insert_points(fence, points, seen)), is_queued
+
+
+def _note_changes(rows: Sequence[_Row], changed: Mapping[str, Changed]) -> None:
+    for row in rows:
+        if (outcome := changed.get(row.name)) is not None:
+            row.succeeded, row.value = outcome.error is None, outcome.value
+            row.error = _encode(outcome.error).decode("utf-8") if outcome.error else None
 
 
 def _find_written(fence: Fence, writes: Sequence[PointWrite]) -> Plan[list[Point]]:
@@ -162,7 +202,7 @@ def _find_written(fence: Fence, writes: Sequence[PointWrite]) -> Plan[list[Point
     A child whose key stood for a run at that time may not be looked for by its key again: the run may have failed since and
     freed it, and a second child would be made.
     """
-    once = {write.name for write in writes if not isinstance(write.deed, Result | MetadataChange | Following)}
+    once = {write.name for write in writes if write.name and not isinstance(write.deed, Result | Following)}
     if not once:
         return []
     rows = yield from query("read_journals", fence.lease.environment_id, [fence.run_id])
@@ -239,8 +279,8 @@ def _do(fence: Fence, deed: Deed, row: _Row, lanes: LaneFinder, settings: Settin
             row.pending, row.due_in = retry_in is not None, retry_in
             row.succeeded = None if retry_in is not None else error is None
             row.error = _encode(error).decode("utf-8") if error else None
-        case MetadataChange():
-            row.succeeded = True
+        case MetadataChange() | TagsAddition():
+            row.succeeded = True  # unless it turns out that it can't be done
         case ChildRun():
             raise AssertionError("children are made together")
 

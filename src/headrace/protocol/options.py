@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 
 IdempotencyKey = Annotated[str, Meta(max_length=2048)]
 MAX_TAGS: Final = 10
-_MAX_TAG_LENGTH: Final = 128
+MAX_TAG_LENGTH: Final = 128
 _MAX_PRIORITY: Final = 2_147_483.0  # seconds: what the wire's 32 bits hold in milliseconds
 
 
@@ -38,6 +38,16 @@ class Debounce(Struct, frozen=True, rename="camel", omit_defaults=True):
     max_delay: str | None = None
 
 
+class RetryOption(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """How often a run is tried, in place of what its task says; what is left out stays as the task says."""
+
+    max_attempts: Annotated[int, Meta(ge=1, le=32_000)] | None = None
+    factor: Annotated[float, Meta(ge=1)] | None = None
+    min_timeout_in_ms: Annotated[float, Meta(ge=0)] | None = None
+    max_timeout_in_ms: Annotated[float, Meta(ge=0)] | None = None
+    randomize: bool | None = None
+
+
 class RunOptions(Struct, frozen=True, rename="camel", omit_defaults=True):
     """What may be said of a run beside its payload. All optional; durations are seconds or text such as "1h30m"."""
 
@@ -51,13 +61,15 @@ class RunOptions(Struct, frozen=True, rename="camel", omit_defaults=True):
     machine: Literal["micro", "small-1x", "small-2x", "medium-1x", "medium-2x", "large-1x", "large-2x"] | None = None
     max_attempts: Annotated[int, Meta(ge=1, le=32_000)] | None = None
     max_duration: Annotated[float, Meta(ge=0)] | None = None
+    retry: RetryOption | None = None
+    """headrace's own. ``max_attempts`` goes before the one in here."""
     metadata: Any = None
     metadata_type: str | None = None
     parent_attempt: str | None = None
     payload_type: str | None = None
     payload_size: Annotated[int, Meta(ge=0)] | None = None
     queue: QueueOption | None = None
-    tags: list[Annotated[str, Meta(max_length=_MAX_TAG_LENGTH)]] | str | None = None
+    tags: list[Annotated[str, Meta(max_length=MAX_TAG_LENGTH)]] | str | None = None
     test: bool | None = None
     ttl: str | Annotated[float, Meta(ge=0)] | None = None
     priority: Annotated[float, Meta(ge=-_MAX_PRIORITY, le=_MAX_PRIORITY)] | None = None
@@ -79,6 +91,11 @@ class RunOptions(Struct, frozen=True, rename="camel", omit_defaults=True):
             raise ValueError(
                 "a run has a concurrencyKey or an orderKey, not both were given: with an orderKey one run of the key goes at a time"
             )
+        if self.order_key is not None and self.lock_to_version is not None:
+            raise ValueError(
+                "a run with an orderKey can't be locked to a version (lockToVersion): it would wait in another line than the "
+                "other runs of its key"
+            )
         if self.external_deployment_id is not None:
             msgspec.structs.force_setattr(self, "external_deployment_id", self.external_deployment_id.strip() or None)
 
@@ -92,6 +109,6 @@ def _check_tags(tags: str | list[str]) -> list[str]:
     kept = [tag for tag in tags if tag]
     if len(kept) > MAX_TAGS:
         raise ValueError(f"a run has at most {MAX_TAGS} tags, {len(kept)} were given")
-    if long := next((tag for tag in kept if len(tag) > _MAX_TAG_LENGTH), None):
-        raise ValueError(f"a tag has at most {_MAX_TAG_LENGTH} characters, {long[:20]!r}... has {len(long)}")
+    if long := next((tag for tag in kept if len(tag) > MAX_TAG_LENGTH), None):
+        raise ValueError(f"a tag has at most {MAX_TAG_LENGTH} characters, {long[:20]!r}... has {len(long)}")
     return kept

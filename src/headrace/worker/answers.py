@@ -8,7 +8,7 @@ import msgspec
 
 from headrace.durable import ops
 from headrace.engine.outcomes import Packet, Point
-from headrace.errors import ConfigurationError
+from headrace.errors import ConfigurationError, HeadraceError, PayloadError
 from headrace.ids import format_batch_id, format_run_id, format_token_id
 from headrace.protocol.statuses import BatchStatus, RunStatus
 
@@ -42,8 +42,8 @@ def describe_outcome(op: Any, point: Point) -> Any:
             return ops.TokenOutcome(format_token_id(point.target), point.status, value)
         case ops.BeginStep() | ops.EndStep():
             return ops.StepState(point.succeeded is not None, value, point.error, point.failures)
-        case ops.KeepPage():
-            return value
+        case ops.KeepPage() | ops.ChangeMetadata() | ops.AddTags():
+            return value if point.error is None else _make_error(point.error)
         case ops.MakeToken():
             return msgspec.json.decode(point.value.data or b"", type=ops.MadeToken)
         case _:
@@ -57,10 +57,15 @@ def has_failed(point: Point) -> bool:
             return not point.pending and point.status not in (None, RunStatus.COMPLETED)
         case "batch":
             return not point.pending and point.status == BatchStatus.ABORTED
-        case "step":
+        case "step" | "effect":
             return point.succeeded is False
         case _:
             return False
+
+
+def _make_error(error: dict[str, object]) -> HeadraceError:
+    kind = PayloadError if error["name"] == PayloadError.__name__ else ConfigurationError
+    return kind(str(error["message"]))
 
 
 def _value(packet: Packet) -> ops.Value:

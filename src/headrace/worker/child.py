@@ -96,6 +96,7 @@ _TOLD: Final[dict[type, Any]] = {
     ops.BeginStep: ops.StepState,
     ops.EndStep: ops.StepState,
     ops.ReadMetadata: dict[str, Any],
+    ops.AddTags: ops.Value,
 }
 
 _encode: Final = msgspec.msgpack.Encoder().encode

@@ -15,6 +15,7 @@ from contextvars import Context
 from dataclasses import replace
 from typing import Any, Final
 
+import msgspec
 import structlog
 
 from headrace import telemetry
@@ -72,7 +73,6 @@ class Conductor:
         self._at_once = 0
         self._stuck: tuple[int, float] | None = None  # since when, and the moment of the clock
         self._futures: set[asyncio.Future[Any]] = set()
-        self._metadata: dict[str, Any] = dict(run.metadata or _as_dict(run.options.get("metadata")))
         self._changed = asyncio.Event()
         self._jobs: set[asyncio.Task[None]] = set()
         self._spawn(self._tell())
@@ -87,14 +87,14 @@ class Conductor:
         asked = Asked(op, future)
         future.add_done_callback(lambda _: self._drop(asked))
         match op:
-            case ops.ReadMetadata():
-                asked.tell(dict(self._metadata))
+            case ops.ChangeMetadata() if refusal := self._desk.deeds.refuse(op):
+                asked.tell(refusal)
             case ops.RecallPage(batch, number):
                 asked.tell(ops.page_name(batch, number) in self._entries)
             case ops.ChangeMetadata(name="") if self._unmet:
                 self._held.append((asked, asyncio.get_running_loop().time()))
                 self._changed.set()
-            case ops.StoreItems() | ops.SealBatch() | ops.ReadOutcomes():
+            case ops.StoreItems() | ops.SealBatch() | ops.ReadOutcomes() | ops.ReadMetadata():
                 self._spawn(self._do_at_once(asked))
             case ops.AwaitBatch(name):
                 self._await_batch(asked, self._entries[name])
@@ -254,7 +254,7 @@ class Conductor:
     def _write(self, asked: Asked) -> None:
         asked.state = "writing"
         try:
-            deed = self._desk.deeds.describe(self._run, asked.op, self._metadata)
+            deed = self._desk.deeds.describe(self._run, asked.op)
         except (ValueError, HeadraceError) as error:
             asked.tell(error)
             return
@@ -270,6 +270,10 @@ class Conductor:
             return
         if isinstance(asked.op, ops.KeepPage):
             point = replace(point, name=asked.op.name)
+        elif (
+            isinstance(asked.op, ops.AddTags) and point.value.data is not None
+        ):  # children that are made next inherit them
+            self._run.tags[:] = msgspec.json.decode(point.value.data, type=list[str])
         self._entries[point.name] = point
         if isinstance(asked.op, ops.OpenBatch):
             del self._asked[point.name]
@@ -489,7 +493,3 @@ def _describe_other(met: str, expected: str) -> NondeterminismError:
         met=met,
         expected=expected,
     )
-
-
-def _as_dict(value: object) -> dict[str, Any]:
-    return dict(value) if isinstance(value, dict) else {}  # pyright: ignore[reportUnknownArgumentType]

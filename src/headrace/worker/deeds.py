@@ -22,12 +22,14 @@ from headrace.engine.deeds import (
     MetadataChange,
     NewToken,
     Result,
+    TagsAddition,
     Timer,
     TokenWait,
 )
 from headrace.engine.engine import Engine
 from headrace.engine.environments import Environment
 from headrace.engine.journals import hold_run
+from headrace.engine.metadata import MetadataShown, find_metadata
 from headrace.engine.outcomes import (
     JSON_TYPE,
     BatchRefused,
@@ -54,8 +56,8 @@ from headrace.payloads import STORED_TYPE
 from headrace.protocol.batches import CreateBatch
 from headrace.protocol.options import MAX_TAGS, RunOptions
 
-METADATA_MAX_SIZE: Final = 256 * 1024
-"""Most bytes of a run's metadata, as JSON."""
+_SPELLING: Final = 100
+"""Bytes of an operation on metadata beside its key and its value, at most."""
 
 _FINAL: Final = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
 """What says that something can't be written, ever."""
@@ -73,8 +75,8 @@ class Deeds:
         """Whether writing it again is of no use."""
         return isinstance(error, _FINAL)
 
-    def describe(self, run: ClaimedRun, op: Any, metadata: dict[str, Any]) -> Deed:
-        """What is done at a point. ``metadata`` is the run's, and is changed here. Raises HeadraceError, ValueError."""
+    def describe(self, run: ClaimedRun, op: Any) -> Deed:
+        """What is done at a point. Raises HeadraceError, ValueError."""
         match op:
             case ops.TriggerRun():
                 options = _with_tags(op.options, run, inherit=op.inherit_tags)
@@ -93,7 +95,9 @@ class Deeds:
             case ops.EndStep():
                 return Result(Packet(op.value.data, op.value.type), op.error, op.retry_in, op.failures)
             case ops.ChangeMetadata():
-                return _change_metadata(op, metadata)
+                return MetadataChange(op.operations, _find_above(run, op.target))
+            case ops.AddTags():
+                return TagsAddition(op.tags)
             case _:
                 return self._describe_wait(run, op)
 
@@ -157,6 +161,17 @@ class Deeds:
             case _:
                 return told
 
+    def refuse(self, op: ops.ChangeMetadata) -> PayloadError | None:
+        """What is wrong with a change of metadata by itself, wherever it is made: the same in every replay."""
+        most = self._engine.settings.metadata_max_size
+        size = len(msgspec.json.encode(op.operations))
+        if size <= most + _SPELLING * len(op.operations):
+            return None
+        return PayloadError(
+            f"the run's metadata would have {size} bytes, but may have {most} (HEADRACE_METADATA_MAX_SIZE): keep large values "
+            "elsewhere, and show where"
+        )
+
     async def do_at_once(self, run: ClaimedRun, fence: Fence, op: Any) -> Any:
         """Does what is no point: repeating it changes nothing."""
         environment_id = fence.lease.environment_id
@@ -168,6 +183,9 @@ class Deeds:
                 answer = await batches.end_stream(self._engine, environment_id, batch_id, run_count=op.run_count)
                 if isinstance(answer, Incomplete | StreamRefused | BatchRefused):
                     raise _describe_unsealed(op.batch_id, answer)
+            case ops.ReadMetadata(target):
+                found = await find_metadata(self._engine, environment_id, _find_above(run, target) or run.id)
+                return found.metadata if isinstance(found, MetadataShown) else {}
             case ops.ReadOutcomes():
                 outcomes = await batches.list_batch_outcomes(
                     self._engine,
@@ -230,29 +248,10 @@ def _with_tags(options: RunOptions | None, run: ClaimedRun, *, inherit: bool) ->
     return msgspec.structs.replace(chosen, tags=tags)
 
 
-def _change_metadata(op: ops.ChangeMetadata, metadata: dict[str, Any]) -> MetadataChange:
-    changed = dict(metadata)
-    match op.change:
-        case "set":
-            changed[op.key] = op.value
-        case "delete":
-            changed.pop(op.key, None)
-        case "increment":
-            before = changed.get(op.key, 0)
-            if not isinstance(before, int | float) or isinstance(before, bool):
-                raise PayloadError(f"metadata.increment({op.key!r}): there is {before!r}, which is no number")
-            changed[op.key] = before + op.value
-        case "append":
-            values: Any = changed.get(op.key, [])
-            if not isinstance(values, list):
-                raise PayloadError(f"metadata.append({op.key!r}): there is {values!r}, which is no list")
-            changed[op.key] = [*values, op.value]
-    size = len(msgspec.json.encode(changed))
-    if size > METADATA_MAX_SIZE:
-        raise PayloadError(f"the run's metadata would have {size} bytes, but may have {METADATA_MAX_SIZE}")
-    metadata.clear()
-    metadata.update(changed)
-    return MetadataChange(changed)
+def _find_above(run: ClaimedRun, target: ops.Target) -> UUID | None:
+    """The run above that is meant; None for the run itself."""
+    above = {"run": None, "parent": run.parent_run_id, "root": run.root_run_id}[target]
+    return None if above == run.id else above
 
 
 def _read_outcome(result: ItemOutcome) -> ops.RunOutcome:

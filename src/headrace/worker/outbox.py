@@ -14,6 +14,7 @@ from headrace.engine.deeds import Fence, PointWrite
 from headrace.engine.engine import Engine
 from headrace.engine.journals import RunLostError, write_points
 from headrace.engine.outcomes import Point
+from headrace.engine.shown import find_above
 from headrace.store.store import DATABASE_ERRORS
 from headrace.worker.deeds import Deeds
 from headrace.worker.watcher import Watcher
@@ -94,7 +95,7 @@ class Outbox:
         try:
             await asyncio.sleep(0)  # others of this moment join
             while self._waiting:
-                taken, self._waiting = self._waiting[:_FLUSH_POINTS], self._waiting[_FLUSH_POINTS:]
+                taken, self._waiting = _split(self._waiting)
                 await self._write(taken)
         finally:
             self.busy = False
@@ -137,3 +138,14 @@ class Outbox:
                 repeated = True  # it may be written, and its answer lost
             await asyncio.sleep(delay)
             delay = min(delay * 2, _LONGEST_DELAY)
+
+
+def _split(
+    waiting: list[tuple[Asked, PointWrite]],
+) -> tuple[list[tuple[Asked, PointWrite]], list[tuple[Asked, PointWrite]]]:
+    """What one transaction takes, from the first on, and the rest. One that changes a run above does nothing else."""
+    first = find_above([waiting[0][1]])
+    count = 1
+    while count < min(len(waiting), _FLUSH_POINTS) and find_above([waiting[count][1]]) == first:
+        count += 1
+    return waiting[:count], waiting[count:]
