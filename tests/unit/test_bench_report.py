@@ -5,13 +5,23 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from headrace.bench.report import CEILINGS, FLOORS, INGEST_SHARE, Figures, list_misses, take_median, take_percentiles
+from headrace.bench.report import (
+    CEILINGS,
+    FLOORS,
+    INGEST_SHARE,
+    LIMITED_SHARE,
+    Figures,
+    list_misses,
+    take_median,
+    take_percentiles,
+)
 
 MET = {
     **dict.fromkeys(Figures.__struct_fields__, 1.0),
     **FLOORS,
     **CEILINGS,
     "unnest_rows_per_s": FLOORS["ingest_http_items_per_s"] / INGEST_SHARE,
+    "drain_limited_runs_per_s": FLOORS["drain_runs_per_s"] * LIMITED_SHARE,
 }
 
 
@@ -35,6 +45,11 @@ def test_a_figure_above_its_ceiling_is_a_miss(name):
 def test_ingest_is_held_to_its_share_of_the_machine():
     figures = msgspec.convert({**MET, "unnest_rows_per_s": MET["unnest_rows_per_s"] * 1.01}, Figures)
     assert list_misses(figures) == ["ingest_http_items_per_s is less than 25% of unnest_rows_per_s"]
+
+
+def test_a_drain_with_limits_is_held_to_its_share_of_one_without():
+    figures = msgspec.convert({**MET, "drain_limited_runs_per_s": MET["drain_limited_runs_per_s"] * 0.99}, Figures)
+    assert list_misses(figures) == ["drain_limited_runs_per_s is less than 50% of drain_runs_per_s"]
 
 
 def test_percentiles_are_values_that_were_measured():

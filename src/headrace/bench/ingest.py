@@ -14,9 +14,17 @@ _PIECE: Final = 64 * 1024
 _HEADERS: Final = {"authorization": f"Bearer {API_KEY}"}
 
 
-def make_body(items: int) -> bytes:
-    """The stream of a batch of ``items`` small items."""
-    return b"".join(b'{"index":%d,"task":"noop","payload":{"n":%d}}\n' % (index, index) for index in range(items))
+def make_body(items: int, option: bytes = b"", *, keys: int | None = None) -> bytes:
+    """The stream of a batch of ``items`` small items.
+
+    ``option`` is one of theirs, as JSON, with a place for the index; ``keys`` spreads them over so many concurrency keys.
+    """
+    if keys is not None:
+        option = b'"concurrencyKey":"%d"'
+    if not option:
+        return b"".join(b'{"index":%d,"task":"noop","payload":{"n":%d}}\n' % (index, index) for index in range(items))
+    line = b'{"index":%d,"task":"noop","payload":{"n":%d},"options":{' + option + b"}}\n"
+    return b"".join(line % (index, index, index % (keys or items)) for index in range(items))
 
 
 def stream_batch(url: str, items: int, body: bytes) -> str:

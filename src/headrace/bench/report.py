@@ -34,6 +34,10 @@ class Figures(msgspec.Struct, kw_only=True):
     suspended_100000_rss_growth_mib: float
     suspended_100000_queries_per_worker_and_s: float
     suspended_100000_queries_with_server_per_s: float
+    drain_limited_runs_per_s: float
+    claim_p95_ms: float
+    claim_keyed_p95_ms: float
+    keyed_triggers_per_s: float
 
 
 FLOORS: Final = {
@@ -54,11 +58,16 @@ CEILINGS: Final = {
     "resume_p50_ms": 10.0,
     "suspended_100000_rss_growth_mib": 50.0,
     "suspended_100000_queries_per_worker_and_s": 1.0,
+    "claim_p95_ms": 5.0,
+    "claim_keyed_p95_ms": 5.0,
 }
 """At most this."""
 
 INGEST_SHARE: Final = 0.25
 """Of the machine's own rate of UNNEST inserts, what HTTP ingest has to reach at least."""
+
+LIMITED_SHARE: Final = 0.5
+"""Of the drain without limits and keys, what one with a limit and 1,000 keys has to reach at least."""
 
 
 def take_median(values: Sequence[float]) -> float:
@@ -80,4 +89,6 @@ def list_misses(figures: Figures) -> list[str]:
     missed += [f"{name} is {values[name]:g}, above {most:g}" for name, most in CEILINGS.items() if values[name] > most]
     if figures.ingest_http_items_per_s < INGEST_SHARE * figures.unnest_rows_per_s:
         missed.append(f"ingest_http_items_per_s is less than {INGEST_SHARE:.0%} of unnest_rows_per_s")
+    if figures.drain_limited_runs_per_s < LIMITED_SHARE * figures.drain_runs_per_s:
+        missed.append(f"drain_limited_runs_per_s is less than {LIMITED_SHARE:.0%} of drain_runs_per_s")
     return missed

@@ -17,6 +17,7 @@ from headrace.bench.ingest import MemoryWatch, make_body, stream_batch
 from headrace.bench.noop_tasks import noop, tell_time
 from headrace.bench.parents import measure_parents
 from headrace.bench.processes import API_KEY, running_server, running_worker
+from headrace.bench.queues import KEYS, limit_keys, measure_claims, measure_keyed_triggers
 from headrace.bench.report import Figures, take_median, take_percentiles
 from headrace.bench.resumes import measure_resumes
 from headrace.bench.slow_store import running_slow_store
@@ -28,6 +29,9 @@ _INGEST_ITEMS: Final = 1_000_000
 _WARM_ITEMS: Final = 20_000
 _BULK_RUNS: Final = 10_000
 _DRAIN_RUNS: Final = 60_000
+_KEY_LIMIT: Final = 10
+_BACKLOG: Final = 1_000_000
+_KEYED_RUNS: Final = 100_000
 _STARTS: Final = 200
 _CHILDREN: Final = (1_000, 10_000, 100_000)
 _RESUMES: Final = 100
@@ -57,6 +61,14 @@ def run_benchmark(database_url: str, *, quick: bool = False, progress: Progress 
     ingest = [_measure_ingest(database_url, _INGEST_ITEMS // part) for _ in range(repeats)]
     progress("drain by one worker")
     drain = [_measure_drain(database_url, _DRAIN_RUNS // part) for _ in range(repeats)]
+    progress("drain with a limit and 1,000 keys")
+    limited = [_measure_drain(database_url, _DRAIN_RUNS // part, keys=KEYS) for _ in range(repeats)]
+    progress("claims before a backlog of 1,000,000")
+    claims = measure_claims(database_url, _BACKLOG // part, keyed=False)
+    keyed_claims = measure_claims(database_url, _BACKLOG // part, keyed=True)
+    limit_keys(database_url, None)
+    progress("keyed triggers")
+    keyed = [measure_keyed_triggers(database_url, _KEYED_RUNS // part) for _ in range(repeats)]
     progress("start latency")
     starts = [_measure_starts(database_url, _STARTS // part) for _ in range(repeats)]
     progress("uploads of large payloads")
@@ -90,6 +102,10 @@ def run_benchmark(database_url: str, *, quick: bool = False, progress: Progress 
         suspended_100000_rss_growth_mib=take_median([suspended.rss - suspended.idle_rss]),
         suspended_100000_queries_per_worker_and_s=take_median([suspended.worker_queries]),
         suspended_100000_queries_with_server_per_s=take_median([suspended.all_queries]),
+        drain_limited_runs_per_s=take_median(limited),
+        claim_p95_ms=take_median([claims]),
+        claim_keyed_p95_ms=take_median([keyed_claims]),
+        keyed_triggers_per_s=take_median(keyed),
     )
 
 
@@ -126,11 +142,15 @@ def _measure_ingest(database_url: str, items: int) -> tuple[float, float]:
     return rate, watch.growth
 
 
-def _measure_drain(database_url: str, runs: int) -> float:
-    """Runs a second of one worker process, from the first claim to the last result, by the database's clock."""
+def _measure_drain(database_url: str, runs: int, *, keys: int | None = None) -> float:
+    """Runs a second of one worker process, from the first claim to the last result, by the database's clock.
+
+    With ``keys`` they are of so many concurrency keys, under a limit.
+    """
     _run(empty_database(database_url))
+    limit_keys(database_url, _KEY_LIMIT if keys else None)
     with running_server(database_url) as (url, _):
-        stream_batch(url, runs, make_body(runs))
+        stream_batch(url, runs, make_body(runs, keys=keys))
     with running_worker(database_url, concurrency=500):
         return runs / _run(_await_drain(database_url, runs))
 

@@ -24,6 +24,8 @@ from headrace.store.statements import Plan, query
 _encode: Final = msgspec.json.Encoder().encode
 _NO_OPTIONS: Final = RunOptions()
 
+LONGEST_TTL: Final = 36_500 * 86_400
+"""Longest time for which an idempotency key holds or a run waits, in seconds: what is longer is a mistake, or no date at all."""
 
 BUSY_DELAY: Final = 0.01
 """Seconds after which what met RunsBusyError is tried again."""
@@ -55,7 +57,13 @@ def insert_items(
         items, aliases = yield from _resolve_keys(batch, items, settings)
     accepted = 0
     if items:
-        found = yield from lanes.find_lanes({lane_name(item.task, item.options) for item in items})
+        names = {lane_name(item.task, item.options) for item in items}
+        if lanes.held_for is not None and any(name.kind == "ordered" for name in names):
+            raise ValueError(
+                "orderKey: the runs of a batch with start 'seal' wait in a line of their own, not in that of their key; "
+                "give the batch start 'add', or its items no orderKey"
+            )
+        found = yield from lanes.find_lanes(names)
         rows = yield from query("insert_items", *_insert_arguments(batch, items, found, settings.seal_timeout))
         accepted = rows[0]["accepted"]
     if aliases:  # after the runs of this chunk, which they may stand for
@@ -89,14 +97,26 @@ def delayed_until(options: RunOptions) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
+def read_ttl(options: RunOptions) -> float | None:
+    """Seconds that a run may wait for its start, 0 for any number; None where it says nothing. Raises ValueError."""
+    if options.ttl is None:
+        return None
+    try:
+        seconds = parse_duration(options.ttl)
+    except ValueError as error:
+        raise ValueError(f"ttl: {error}") from None
+    if seconds > LONGEST_TTL:
+        raise ValueError(f"ttl is {options.ttl!r}, but may be at most {LONGEST_TTL // 86_400} days; 0 is no limit at all")
+    return seconds
+
+
 def stored_options(options: RunOptions | None, origin: Origin | None = None) -> str | None:
     """What is kept of the options: JSON, or None where nothing was said. Columns that few runs fill are read from it.
 
     Raises ValueError on a time to live that is none.
     """
     if options is not None and (options.queue is not None or options.ttl is not None):
-        ttl = parse_duration(options.ttl) if options.ttl is not None else None
-        options = msgspec.structs.replace(options, queue=None, ttl=ttl)  # the lane says the queue
+        options = msgspec.structs.replace(options, queue=None, ttl=read_ttl(options))  # the lane says the queue
     if origin is not None:
         said: dict[str, Any] = msgspec.to_builtins(options or _NO_OPTIONS) | msgspec.to_builtins(origin)
         return _encode(said).decode("utf-8") if said else None
