@@ -71,8 +71,6 @@ class Cron:
 
     def __post_init__(self) -> None:
         try:
-            if not isinstance(self.pattern, str) or not isinstance(self.timezone, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise ValueError(f"cron is {self.pattern!r} in {self.timezone!r}, but both must be text")  # noqa: TRY004
             read_cron(self.pattern, self.timezone)
             read_catch_up(self.catch_up)
         except ValueError as error:

@@ -13,7 +13,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from headrace.api import batches, filters, health, items, limits, runs, tasks, waitpoints
+from headrace.api import batches, filters, health, items, limits, runs, schedules, tasks, waitpoints
 from headrace.api.access import AccessLog
 from headrace.api.authentication import require_authorization
 from headrace.api.errors import AnsweredError, answer_error, answer_missing
@@ -33,6 +33,15 @@ from headrace.protocol.batches import (
 )
 from headrace.protocol.openapi import NDJSON_MEDIA, Operation, Parameter, build_document
 from headrace.protocol.runs import CancelResponse, RunDetail, RunList, RunResult, TriggerResponse, TriggerTask
+from headrace.protocol.schedules import (
+    CreateSchedule,
+    DeletedSchedule,
+    Schedule,
+    ScheduleDetail,
+    ScheduleList,
+    Timezones,
+    UpdateSchedule,
+)
 from headrace.protocol.tokens import (
     CompleteToken,
     CreateToken,
@@ -70,6 +79,13 @@ _TOKEN_FILTERS: Final = (
     *filters.CREATED,
     Parameter("page[after]", "query", "Tokens older than this one"),
     Parameter("page[before]", "query", "Tokens newer than this one"),
+)
+
+
+_SCHEDULE_PAGES: Final = (
+    Parameter("filter[task]", "query", "A task id"),
+    Parameter("page", "query", "Which page, from 1", int),
+    Parameter("perPage", "query", f"Schedules a page: 1 to {filters.MAX_PAGE}, default {filters.DEFAULT_PAGE}", int),
 )
 
 
@@ -244,6 +260,80 @@ ENDPOINTS: Final = (
             responses={200: CancelResponse},
         ),
         runs.cancel_run,
+    ),
+    Endpoint(
+        Operation(
+            "POST",
+            "/api/v1/schedules",
+            "Create a schedule, or change the one of its deduplication key",
+            request=CreateSchedule,
+            responses={200: Schedule},
+        ),
+        schedules.create_schedule,
+        max_body=lambda _: limits.CREATE_BATCH_MAX_SIZE,
+    ),
+    Endpoint(
+        Operation(
+            "GET", "/api/v1/schedules", "List schedules", responses={200: ScheduleList}, parameters=_SCHEDULE_PAGES
+        ),
+        schedules.list_schedules,
+    ),
+    Endpoint(
+        Operation(
+            "GET",
+            "/api/v1/schedules/{schedule_id}",
+            "Retrieve a schedule and its next runs",
+            responses={200: ScheduleDetail},
+        ),
+        schedules.retrieve_schedule,
+    ),
+    Endpoint(
+        Operation(
+            "PUT",
+            "/api/v1/schedules/{schedule_id}",
+            "Change a schedule that was made over the API",
+            request=UpdateSchedule,
+            responses={200: Schedule},
+        ),
+        schedules.update_schedule,
+        max_body=lambda _: limits.CREATE_BATCH_MAX_SIZE,
+    ),
+    Endpoint(
+        Operation(
+            "DELETE",
+            "/api/v1/schedules/{schedule_id}",
+            "Delete a schedule that was made over the API",
+            responses={200: DeletedSchedule},
+        ),
+        schedules.delete_schedule,
+    ),
+    Endpoint(
+        Operation(
+            "POST",
+            "/api/v1/schedules/{schedule_id}/activate",
+            "Switch a schedule on",
+            responses={200: Schedule},
+        ),
+        schedules.activate_schedule,
+    ),
+    Endpoint(
+        Operation(
+            "POST",
+            "/api/v1/schedules/{schedule_id}/deactivate",
+            "Switch a schedule off",
+            responses={200: Schedule},
+        ),
+        schedules.deactivate_schedule,
+    ),
+    Endpoint(
+        Operation(
+            "GET",
+            "/api/v1/timezones",
+            "List the time zones that a schedule can be in",
+            responses={200: Timezones},
+            parameters=(Parameter("excludeUtc", "query", "true: without UTC", bool),),
+        ),
+        schedules.answer_timezones,
     ),
     Endpoint(
         Operation("GET", "/metrics", "What this server counts, for Prometheus", responses={200: None}),
