@@ -5,6 +5,7 @@ What a task author imports, re-exported by name.
 
 from __future__ import annotations
 
+from headrace import hooks
 from headrace.crons import Cron
 from headrace.durable import metadata, tags
 from headrace.durable import waits as wait
@@ -20,11 +21,13 @@ from headrace.errors import (
     ConnectionFailedError,
     HeadraceError,
     LimitError,
+    MaxDurationError,
     NondeterminismError,
     NotInRunError,
     NotInTransactionError,
     PayloadError,
     ResultTimeoutError,
+    RetryAfter,
     RunFailedError,
     StepFailedError,
     WaitTimeout,
@@ -63,6 +66,7 @@ __all__ = [
     "HeadraceError",
     "Item",
     "LimitError",
+    "MaxDurationError",
     "NondeterminismError",
     "NotInRunError",
     "NotInTransactionError",
@@ -72,6 +76,7 @@ __all__ = [
     "Pending",
     "ResultTimeoutError",
     "Retry",
+    "RetryAfter",
     "RunContext",
     "RunFailedError",
     "RunHandle",
@@ -82,6 +87,7 @@ __all__ = [
     "Token",
     "WaitTimeout",
     "current_run",
+    "hooks",
     "metadata",
     "pack",
     "step",

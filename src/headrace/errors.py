@@ -6,7 +6,10 @@ is sealed already, a lease that is lost) is no exception: those are values in ``
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
+
+from headrace.durations import Duration, parse_duration
 
 
 class HeadraceError(Exception):
@@ -27,6 +30,31 @@ class NotInTransactionError(HeadraceError):
 
 class Abort(HeadraceError):  # noqa: N818 - a task author raises it as a verb: `raise Abort("no such customer")`
     """Raised by a task: fail this run now, with no further attempt."""
+
+
+class RetryAfter(HeadraceError):  # noqa: N818 - as above: `raise RetryAfter("30s", "the customer's API is down")`
+    """Raised by a task: fail this attempt, and try again after ``delay`` (a duration, or a datetime) if attempts are left.
+
+    Attributes: ``delay`` (seconds from when it was made).
+    """
+
+    def __init__(self, delay: Duration | datetime, message: str = "") -> None:
+        if isinstance(delay, datetime):
+            self.delay = max((delay.astimezone(UTC) - datetime.now(UTC)).total_seconds(), 0.0)
+        else:
+            try:
+                self.delay = parse_duration(delay)
+            except ValueError as error:
+                raise ConfigurationError(f"RetryAfter({delay!r}): {error}") from None
+        super().__init__(message or f"to be tried again after {self.delay:g} s")
+
+
+class MaxDurationError(HeadraceError):
+    """What hooks are told as the error of a run that took longer than its ``max_duration``. Attributes: ``seconds``."""
+
+    def __init__(self, message: str, *, seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.seconds = seconds
 
 
 class NotInRunError(HeadraceError):

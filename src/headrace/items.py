@@ -12,7 +12,7 @@ import msgspec
 from headrace.durations import Duration, parse_duration
 from headrace.errors import ConfigurationError, PayloadError
 from headrace.protocol.options import RunOptions
-from headrace.tasks import Task
+from headrace.tasks import Retry, Task
 from headrace.values import encode_json
 
 AnyTask = Task[Any, Any] | str
@@ -27,6 +27,7 @@ class SharedOptions(TypedDict, total=False):
     delay: Duration | datetime
     tags: Sequence[str] | str
     max_attempts: int
+    retry: Retry
     queue: str
     ttl: Duration
     priority: float
@@ -119,7 +120,7 @@ def encode_item(index: int, task: AnyTask, payload: Any) -> bytes | None:
 
 
 def make_options(task: AnyTask, given: dict[str, Any]) -> dict[str, Any]:
-    """Options as they stand on the wire; a known task's own queue is named. Raises ConfigurationError on a wrong one."""
+    """Options as they stand on the wire; a known task's own queue and time to live are named. Raises ConfigurationError on a wrong one."""
     wire: dict[str, Any] = {}
     for name, value in given.items():
         if value is None:
@@ -135,6 +136,8 @@ def make_options(task: AnyTask, given: dict[str, Any]) -> dict[str, Any]:
             raise ConfigurationError(f"The option {name} is {value!r}: {error}") from None
     if not isinstance(task, str) and "queue" not in wire and task.queue != f"task/{task.id}":
         wire["queue"] = {"name": task.queue}
+    if not isinstance(task, str) and "ttl" not in wire and task.ttl is not None:
+        wire["ttl"] = spell_duration(task.ttl)
     return wire
 
 
@@ -177,6 +180,19 @@ def _delay_text(value: Duration | datetime) -> str:
     return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else spell_duration(value)
 
 
+def _spell_retry(retry: Retry) -> dict[str, Any]:
+    if not isinstance(retry, Retry):  # pyright: ignore[reportUnnecessaryIsInstance] - it comes from callers
+        raise TypeError("give a headrace.Retry(...)")
+    told = retry.as_dict()
+    return {
+        "maxAttempts": told["max_attempts"],
+        "factor": told["factor"],
+        "minTimeoutInMs": told["min_delay"] * 1000,
+        "maxTimeoutInMs": told["max_delay"] * 1000,
+        "randomize": told["jitter"],
+    }
+
+
 def spell_duration(value: Duration) -> str:
     """A duration as the wire has it, ``"2592000s"``. Raises ValueError where it is none."""
     return f"{parse_duration(value):.3f}".rstrip("0").rstrip(".") + "s"
@@ -186,6 +202,7 @@ _TRANSLATIONS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
     "delay": ("delay", _delay_text),
     "tags": ("tags", lambda value: [value] if isinstance(value, str) else list(value)),
     "max_attempts": ("maxAttempts", int),
+    "retry": ("retry", _spell_retry),
     "queue": ("queue", lambda value: {"name": value}),
     "idempotency_key": ("idempotencyKey", str),
     "idempotency_key_ttl": ("idempotencyKeyTTL", spell_duration),

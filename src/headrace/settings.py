@@ -98,6 +98,12 @@ class Settings:
     drain_timeout: Annotated[float, Setting("how long a worker that is told to stop lets its runs end", at_least=0)] = (
         30.0
     )
+    cancel_grace: Annotated[
+        float,
+        Setting(
+            "how long the code of a canceled run may clean up before it is ended hard, unless its task says", at_least=0
+        ),
+    ] = 10.0
     version: Annotated[
         str, Setting("version of the code that a worker runs; without it a hash of the source files of its tasks")
     ] = ""

@@ -15,9 +15,10 @@ import functools
 import importlib
 import inspect
 import random as random_module
+import threading
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from types import ModuleType
 from typing import (
@@ -31,6 +32,7 @@ from typing import (
     TypeVar,
     Unpack,
     cast,
+    get_args,
     get_type_hints,
     overload,
 )
@@ -38,6 +40,8 @@ from typing import (
 from headrace.crons import Cron, read_declared
 from headrace.durations import Duration, parse_duration
 from headrace.errors import ConfigurationError, PayloadError
+from headrace.hooks import Hookable, HookSet
+from headrace.queues import TASK_PREFIX, Queue, check_queue_name
 from headrace.values import Codec, codec, encode_json
 
 if TYPE_CHECKING:
@@ -54,6 +58,12 @@ R = TypeVar("R")
 
 Isolation = Literal["process"] | None
 """Where a task runs: None is the worker's event loop (``async def``) or a thread (``def``); or a process of its own."""
+
+DurationClock = Literal["wall", "cpu"]
+"""What ``max_duration`` counts: seconds in a worker's memory, or seconds of CPU."""
+
+Order = Literal["strict", "skip_failed"]
+"""What a run of an order key that waits for its next try does to those behind it: holds them up, or lets them pass."""
 
 JSON_TYPE: Final = "application/json"
 
@@ -100,9 +110,43 @@ class Retry:
         return asdict(self)
 
 
+StopReason = Literal["canceled", "timeout", "dropped", "put down"]
+"""Why a run's code is to end: the last two go on elsewhere, or later."""
+
+
+class RunState:
+    """What changes of a run while it is executed: whether its code is to end, and what its ``init`` hooks gave."""
+
+    __slots__ = ("_stopped", "init", "reason")
+
+    def __init__(self) -> None:
+        self._stopped = threading.Event()
+        self.reason: StopReason | None = None
+        self.init: Any = None
+
+    def stop(self, reason: StopReason) -> None:
+        """Tells the code to end. What was said first stays, but that nobody holds the run any more."""
+        if self.reason is None or reason == "dropped":
+            self.reason = reason
+        if reason != "put down":
+            self._stopped.set()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the code is to end."""
+        return self._stopped.is_set()
+
+    def wait(self, timeout: float | None) -> bool:
+        """Whether the code is to end within ``timeout`` seconds."""
+        return self._stopped.wait(timeout)
+
+
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """What a run can ask about itself. Ids are as on the wire; ``attempt`` is 1 for the first."""
+    """What a run can ask about itself. Ids are as on the wire; ``attempt`` is 1 for the first.
+
+    ``failures`` counts the attempts that failed before; those that a dead worker left behind are not among them.
+    """
 
     run_id: str
     task: str
@@ -116,6 +160,30 @@ class RunContext:
     options: Mapping[str, object] = field(default_factory=dict[str, object])
     created_at: datetime | None = None
     traceparent: str | None = None
+    parent_run_id: str | None = None
+    root_run_id: str | None = None
+    depth: int = 0
+    version: str = ""
+    failures: int = 0
+    state: Any = field(default_factory=RunState, repr=False, compare=False)
+    """headrace's own: a RunState."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the run was canceled, is out of time, or not this worker's any more: its code is to end.
+
+        An ``async def`` gets ``asyncio.CancelledError`` and need not ask. A ``def`` in a thread has to, now and then.
+        """
+        return self.state.stopped
+
+    def wait_cancelled(self, timeout: Duration | None = None) -> bool:
+        """Whether the code is to end, by now or within ``timeout``: ``time.sleep`` for a ``def`` that can be canceled."""
+        return self.state.wait(None if timeout is None else parse_duration(timeout))
+
+    @property
+    def init(self) -> Any:
+        """What the ``init`` hook returned: the task's own, else that of all tasks."""
+        return self.state.init
 
 
 _current_run: ContextVar[RunContext | None] = ContextVar("headrace_current_run", default=None)
@@ -151,11 +219,12 @@ class _Shape(NamedTuple):
     result: Any
 
 
-class Task(Generic[P, R_co]):
+class Task(Hookable, Generic[P, R_co]):
     """A function that can run in the background, with payloads of type P and results of type R.
 
-    Made by ``@task``. Attributes: ``id``, ``fn`` (the plain function), ``queue``, ``retry``, ``isolation``,
-    ``max_duration`` (seconds or None), ``cron`` (a Cron or None), ``is_async``; read off its annotations: ``takes_payload``, ``wants_context``,
+    Made by ``@task``. Attributes: ``id``, ``fn`` (the plain function), ``queue`` (its name), ``limits`` (what was said
+    of it: a Queue or None), ``order``, ``retry``, ``isolation``,
+    ``max_duration`` and ``cancel_grace`` (seconds or None), ``duration_clock``, ``hooks``, ``cron`` (a Cron or None), ``is_async``; read off its annotations: ``takes_payload``, ``wants_context``,
     ``payload_type``, ``result_type``.
     """
 
@@ -166,24 +235,44 @@ class Task(Generic[P, R_co]):
         fn: Callable[..., Any],
         *,
         id: str | None = None,  # noqa: A002 - the word of the wire
-        queue: str | None = None,
+        queue: str | Queue | None = None,
         retry: Retry | None = None,
         isolation: Isolation = None,
         max_duration: Duration | None = None,
+        duration_clock: DurationClock = "wall",
+        cancel_grace: Duration | None = None,
+        ttl: Duration | None = None,
         cron: str | Cron | None = None,
+        order: Order = "strict",
     ) -> None:
         self.fn = fn
         self.id = fn.__qualname__.rpartition("<locals>.")[2] if id is None else id
-        self.queue = queue or f"task/{self.id}"
+        self.queue, self.limits = _read_queue(self.id, queue)
         self.retry = retry or Retry()
         self.isolation: Isolation = isolation
         self.max_duration = None if max_duration is None else parse_duration(max_duration)
+        self.duration_clock: DurationClock = duration_clock
+        self.cancel_grace = None if cancel_grace is None else parse_duration(cancel_grace)
+        self.hooks = HookSet()
+        self.ttl = None if ttl is None else parse_duration(ttl)
         self.cron = read_declared(cron)
         self.is_async = inspect.iscoroutinefunction(fn)
         if not self.id:
             raise ConfigurationError("a task's id can't be empty")
+        if order not in ("strict", "skip_failed"):
+            raise ConfigurationError(f"task {self.id!r}: order is {order!r}, but must be 'strict' or 'skip_failed'")
+        self.order: Order = order
         if isolation not in (None, "process"):
             raise ConfigurationError(f"task {self.id!r}: isolation is {isolation!r}, but must be None or 'process'")
+        if duration_clock not in get_args(DurationClock):
+            raise ConfigurationError(
+                f"task {self.id!r}: duration_clock is {duration_clock!r}, but must be 'wall' or 'cpu'"
+            )
+        if duration_clock == "cpu" and self.is_async and isolation is None:
+            raise ConfigurationError(
+                f"task {self.id!r}: duration_clock='cpu' can't be counted for an `async def` on the event loop, which all runs "
+                "share. Make it a def, or give it isolation='process'"
+            )
         functools.update_wrapper(self, fn)
         # A signature that can't be a task's is refused where it stands, unless it names what is defined further down.
         with contextlib.suppress(NameError):
@@ -397,22 +486,33 @@ def task(fn: Callable[[], R], /) -> SyncTask[None, R]: ...
 def task(
     *,
     id: str | None = None,
-    queue: str | None = None,
+    queue: str | Queue | None = None,
     retry: Retry | None = None,
     isolation: Isolation = None,
     max_duration: Duration | None = None,
+    duration_clock: DurationClock = "wall",
+    cancel_grace: Duration | None = None,
+    ttl: Duration | None = None,
     cron: str | Cron | None = None,
+    order: Order = "strict",
 ) -> TaskDecorator: ...
 def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a function a task: ``@task`` or ``@task(queue="images", retry=Retry(max_attempts=5))``.
 
     id: its name on the wire and in the database; default: the function's qualified name. Keep it when you move code.
-    queue: where its runs wait; default: one of its own, ``task/<id>``.
+    queue: where its runs wait; default: one of its own, ``task/<id>``. A Queue says as well what it may do at once.
     retry: default Retry(), three attempts.
     isolation: "process" runs each attempt in a process of its own.
-    max_duration: the longest that one attempt may take ("5m", seconds or timedelta); default: no limit.
+    max_duration: the longest that one attempt may take ("5m", seconds or timedelta), without the time for which it is put
+    down; default: no limit. Over it the run is TIMED_OUT.
+    duration_clock: "cpu" makes that seconds of CPU; for a def, or with isolation="process".
+    cancel_grace: how long the code may clean up after a cancel; default: the setting HEADRACE_CANCEL_GRACE.
+    ttl: how long its runs wait for their start, before they end as EXPIRED, where a trigger that knows the function says nothing.
     cron: when runs of it are made by themselves: "0 2 * * *", or Cron("0 2 * * *", timezone="Europe/Berlin"). Workers
         make it known. The payload is a ScheduledPayload; a task that takes none is given none.
+
+    order: of runs with an ``order_key``, which go one at a time and as they came: "strict" lets one that waits for its next
+        try hold up those behind it, "skip_failed" lets them pass.
 
     Raises ConfigurationError where the signature can't be a task's or another function has the id.
     """
@@ -490,6 +590,26 @@ def _read_shape(task_id: str, fn: Callable[..., Any]) -> _Shape:
     return _Shape(
         takes_payload=True, default=first.default, wants_context=wants_context, payload=payload, result=result
     )
+
+
+def _read_queue(task_id: str, queue: str | Queue | None) -> tuple[str, Queue | None]:
+    """The name of a task's queue, and what was said of it. Its own is always said of: as having no limit, if nothing was."""
+    own = TASK_PREFIX + task_id
+    if queue is None or queue == own:
+        return own, Queue(own) if _can_be_said_of(own) else None
+    if isinstance(queue, Queue):
+        return queue.name or own, replace(queue, name=queue.name or own)
+    try:
+        return check_queue_name(queue), None
+    except ValueError as error:
+        raise ConfigurationError(f"task {task_id!r}: {error}") from None
+
+
+def _can_be_said_of(name: str) -> bool:
+    try:
+        return bool(check_queue_name(name))
+    except ValueError:  # of a task with a long id
+        return False
 
 
 def _import_task(module: str, qualname: str) -> Any:
