@@ -13,7 +13,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from headrace.api import batches, filters, health, items, limits, runs, schedules, tasks, waitpoints
+from headrace.api import batches, filters, health, items, limits, metadata, runs, schedules, tasks, waitpoints
 from headrace.api.access import AccessLog
 from headrace.api.authentication import require_authorization
 from headrace.api.errors import AnsweredError, answer_error, answer_missing
@@ -31,8 +31,18 @@ from headrace.protocol.batches import (
     SealBatch,
     StreamItemsResponse,
 )
+from headrace.protocol.metadata import MetadataResponse, UpdateMetadata
 from headrace.protocol.openapi import NDJSON_MEDIA, Operation, Parameter, build_document
-from headrace.protocol.runs import CancelResponse, RunDetail, RunList, RunResult, TriggerResponse, TriggerTask
+from headrace.protocol.runs import (
+    AddTags,
+    AddTagsResponse,
+    CancelResponse,
+    RunDetail,
+    RunList,
+    RunResult,
+    TriggerResponse,
+    TriggerTask,
+)
 from headrace.protocol.schedules import (
     CreateSchedule,
     DeletedSchedule,
@@ -334,6 +344,38 @@ ENDPOINTS: Final = (
             parameters=(Parameter("excludeUtc", "query", "true: without UTC", bool),),
         ),
         schedules.answer_timezones,
+    ),
+    Endpoint(
+        Operation(
+            "GET",
+            "/api/v1/runs/{run_id}/metadata",
+            "Retrieve what a run shows of itself",
+            responses={200: MetadataResponse},
+        ),
+        metadata.retrieve_metadata,
+    ),
+    Endpoint(
+        Operation(
+            "PUT",
+            "/api/v1/runs/{run_id}/metadata",
+            "Change the metadata of a run, and of the runs above it",
+            request=UpdateMetadata,
+            responses={200: MetadataResponse},
+            parameters=(_REQUEST_ID,),
+        ),
+        metadata.update_metadata,
+        max_body=lambda settings: settings.body_max_size,
+    ),
+    Endpoint(
+        Operation(
+            "POST",
+            "/api/v1/runs/{run_id}/tags",
+            "Add tags to a run",
+            request=AddTags,
+            responses={200: AddTagsResponse},
+        ),
+        metadata.add_tags,
+        max_body=lambda _: limits.CREATE_BATCH_MAX_SIZE,
     ),
     Endpoint(
         Operation("GET", "/metrics", "What this server counts, for Prometheus", responses={200: None}),

@@ -16,12 +16,13 @@ from uuid import UUID
 from msgspec import UNSET, UnsetType
 
 from headrace.engine.engine import Engine
+from headrace.engine.idempotency import REQUEST_SCOPE, KeyClaim, claim_keys, fingerprint_request
 from headrace.engine.items import BUSY_DELAY, RunsBusyError
 from headrace.engine.metadata_operations import apply_operations, encode_metadata
-from headrace.engine.outcomes import RunMissing
+from headrace.engine.outcomes import KeyConflict, RunMissing
 from headrace.engine.rows import read_json
 from headrace.errors import PayloadError
-from headrace.ids import format_run_id
+from headrace.ids import format_run_id, mint_run_id
 from headrace.protocol.metadata import MetadataOperation, ReplaceMetadata, UpdateMetadata
 from headrace.settings import Settings
 from headrace.store.statements import Plan, Record, query
@@ -44,7 +45,7 @@ class MetadataRefused:
     message: str
 
 
-MetadataAnswer = MetadataShown | MetadataRefused | RunMissing
+MetadataAnswer = MetadataShown | MetadataRefused | KeyConflict | RunMissing
 
 
 async def find_metadata(engine: Engine, environment_id: int, run_id: UUID) -> MetadataShown | RunMissing:
@@ -53,11 +54,17 @@ async def find_metadata(engine: Engine, environment_id: int, run_id: UUID) -> Me
     return MetadataShown(read_metadata(rows[0])) if rows else RunMissing()
 
 
-async def update_metadata(engine: Engine, environment_id: int, run_id: UUID, update: UpdateMetadata) -> MetadataAnswer:
-    """Does all that ``update`` says, to the run and those above it, or nothing. Answers the run's own metadata after it."""
+async def update_metadata(
+    engine: Engine, environment_id: int, run_id: UUID, update: UpdateMetadata, request_id: str | None = None
+) -> MetadataAnswer:
+    """Does all that ``update`` says, to the run and those above it, or nothing. Answers the run's own metadata after it.
+
+    What was asked for by the same ``request_id`` before is not done again.
+    """
     while True:
+        plan = _update_once(environment_id, run_id, update, engine.settings, request_id)
         try:
-            answer, is_queued = await engine.store.run_plan(_update(environment_id, run_id, update, engine.settings))
+            answer, is_queued = await engine.store.run_plan(plan)
         except PayloadError as error:
             return MetadataRefused(str(error))
         except RunsBusyError:
@@ -101,6 +108,24 @@ def read_metadata(row: Record) -> dict[str, Any]:
     """The metadata of a row that has ``metadata``, and what the trigger gave as ``initial``."""
     found: Any = read_json(row["initial"] if row["metadata"] is None else row["metadata"])
     return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+
+
+def _update_once(
+    environment_id: int, run_id: UUID, update: UpdateMetadata, settings: Settings, request_id: str | None
+) -> Plan[tuple[MetadataAnswer, bool]]:
+    if request_id is not None:
+        fingerprint = fingerprint_request(["metadata", run_id, update])
+        mark = mint_run_id()  # what tells the first of several that are the same
+        claim = KeyClaim(REQUEST_SCOPE, request_id, mark, settings.request_key_ttl, fingerprint)
+        [holder] = yield from claim_keys(environment_id, [claim])
+        if holder.target_id != mark:
+            if holder.fingerprint != fingerprint:
+                return KeyConflict(
+                    "This request id was used before, for another request. Use a new one for each request."
+                ), False
+            rows = yield from query("find_metadata", environment_id, run_id)
+            return MetadataShown(read_metadata(rows[0])) if rows else RunMissing(), False
+    return (yield from _update(environment_id, run_id, update, settings))
 
 
 def _update(

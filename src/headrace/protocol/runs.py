@@ -31,6 +31,18 @@ class CancelResponse(Struct, frozen=True):
     id: str
 
 
+class AddTags(Struct, frozen=True):
+    """Body of ``POST /api/v1/runs/{id}/tags``: one tag, or several."""
+
+    tags: list[str] | str
+
+
+class AddTagsResponse(Struct, frozen=True):
+    """Answer to it, in words."""
+
+    message: str
+
+
 class RunAttempt(Struct, frozen=True, rename="camel"):
     """One ended attempt."""
 
