@@ -42,6 +42,7 @@ from headrace.sdk.effects import Flow
 from headrace.sdk.handles import AsyncBatchHandle, AsyncRunHandle, BatchHandle, RunHandle
 from headrace.sdk.inputs import Filter, count_items, name_filters, refuse_running_loop, spell_ttl
 from headrace.sdk.runners import run_flow, run_flow_async
+from headrace.sdk.schedules import AsyncScheduleCalls, ScheduleCalls
 from headrace.sdk.segments import ItemSource, describe_empty
 from headrace.sdk.submissions import submit_batch
 from headrace.sdk.tokens import AsyncTokenCalls, TokenCalls
@@ -134,7 +135,7 @@ class _Common:
         )
 
 
-class Client(_Common, TokenCalls):
+class Client(_Common, TokenCalls, ScheduleCalls):
     """Triggers runs and reads what became of them, from code without an event loop.
 
     >>> with Client() as client:                                # doctest: +SKIP
@@ -341,7 +342,7 @@ class Client(_Common, TokenCalls):
         return run_flow(flow, self._http)
 
 
-class AsyncClient(_Common, AsyncTokenCalls):
+class AsyncClient(_Common, AsyncTokenCalls, AsyncScheduleCalls):
     """Client for an event loop: the same calls, awaited; ``items`` may be an async iterable. See Client."""
 
     def __init__(self, url: str | None = None, *, api_key: str | None = None) -> None:
