@@ -13,7 +13,7 @@ from typing import Final
 
 from headrace import ids, metrics
 from headrace.api import offload
-from headrace.api.screening import read_packet, refuse_faults
+from headrace.api.screening import read_packet, refuse_faults, refuse_large_metadata
 from headrace.engine import batches
 from headrace.engine.engine import Engine
 from headrace.engine.environments import Environment
@@ -93,6 +93,7 @@ class Ingest:
         self._due_at = 0.0
         self._max_items = settings.ingest_chunk_items
         self._max_bytes = settings.ingest_chunk_bytes
+        self._metadata_max_size = settings.metadata_max_size
         self._clock = asyncio.get_running_loop().time
         self._store_slots = asyncio.Semaphore(min(STORES_IN_FLIGHT, settings.ingest_concurrency))
         self._upload_slots = asyncio.Semaphore(settings.ingest_concurrency)
@@ -151,6 +152,7 @@ class Ingest:
             return None
         try:
             refuse_faults(item.task, item.options)
+            refuse_large_metadata(item.options, self._metadata_max_size)
             return StoredItem(item.index, item.task, read_packet(item.payload, item.options), item.options)
         except ValueError as error:
             self.ending = BadItem(422, f"Invalid item at index {item.index}: {error} (line {line.line})")

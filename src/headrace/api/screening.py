@@ -10,16 +10,13 @@ import msgspec
 from msgspec import Raw, UnsetType
 
 from headrace.durations import parse_duration
-from headrace.engine.items import delayed_until
+from headrace.engine.items import LONGEST_TTL, delayed_until, read_ttl
 from headrace.engine.outcomes import Packet
 from headrace.payloads import STORED_TYPE
 from headrace.protocol.options import RunOptions
 from headrace.protocol.packets import packet_from_json
 
 _encode: Final = msgspec.json.Encoder().encode
-LONGEST_TTL: Final = 36_500 * 86_400
-"""Longest time for which an idempotency key holds, in seconds: what is longer is a mistake, or no date at all."""
-
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
@@ -39,8 +36,15 @@ def refuse_faults(task: str, options: RunOptions | None) -> None:
     if holds_nul(_encode(options)):
         raise ValueError("options hold a NUL character")
     _check_delay(options)
+    read_ttl(options)
     if options.idempotency_key_ttl:
         check_ttl(options.idempotency_key_ttl)
+
+
+def refuse_large_metadata(options: RunOptions | None, most: int) -> None:
+    """Raises ValueError where a run's first metadata is longer than a run's metadata may be."""
+    if options is not None and options.metadata is not None and (size := len(_encode(options.metadata))) > most:
+        raise ValueError(f"metadata has {size} bytes, but may have {most} (HEADRACE_METADATA_MAX_SIZE)")
 
 
 def check_ttl(text: str) -> None:

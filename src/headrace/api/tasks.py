@@ -16,7 +16,7 @@ from headrace.api.batches import REQUEST_ID_HEADER, answer_conflict, batch_token
 from headrace.api.bodies import read_body, refuse_ttl
 from headrace.api.errors import AnsweredError, answer_error, answer_json, forbid_unless
 from headrace.api.routing import Call
-from headrace.api.screening import read_packet, refuse_faults
+from headrace.api.screening import read_packet, refuse_faults, refuse_large_metadata
 from headrace.engine import batches, runs
 from headrace.engine.admission import judge_stream
 from headrace.engine.outcomes import (
@@ -50,7 +50,7 @@ async def trigger_task(call: Call) -> Response:
     request = await read_body(call, TriggerTask)
     options = _with_key(request.options or RunOptions(), key, call.request.headers.get(KEY_TTL_HEADER))
     forbid_unless(call.caller.may_trigger_all("trigger", [task]))
-    given = _read_packet(task, request.payload, options, "Invalid trigger")
+    given = _read_packet(call, task, request.payload, options, "Invalid trigger")
     lineage = await find_lineage(call, request.parent_run_id)
     packet = await offload.offload_if_large(call.engine, call.caller.environment, given)
     outcome = await runs.trigger_run(
@@ -84,7 +84,7 @@ async def submit_batch(call: Call) -> Response:
     refuse_ttl(call.request.headers.get(KEY_TTL_HEADER))
     _check_items(call, body)
     packets = [
-        _read_packet(item.task, item.payload, item.options, f"Invalid item at index {index}")
+        _read_packet(call, item.task, item.payload, item.options, f"Invalid item at index {index}")
         for index, item in enumerate(body.items)
     ]
     lineage = await find_lineage(call, body.parent_run_id)
@@ -148,9 +148,12 @@ async def _offload_all(call: Call, packets: Sequence[Packet]) -> list[Packet]:
     return stored
 
 
-def _read_packet(task: str, payload: msgspec.Raw | msgspec.UnsetType, options: RunOptions | None, what: str) -> Packet:
+def _read_packet(
+    call: Call, task: str, payload: msgspec.Raw | msgspec.UnsetType, options: RunOptions | None, what: str
+) -> Packet:
     try:
         refuse_faults(task, options)
+        refuse_large_metadata(options, call.settings.metadata_max_size)
         return read_packet(payload, options)
     except ValueError as error:
         raise AnsweredError(answer_error(422, f"{what}: {error}")) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 import httpx2
@@ -41,6 +41,7 @@ from headrace.sdk import flows, transactions
 from headrace.sdk.effects import Flow
 from headrace.sdk.handles import AsyncBatchHandle, AsyncRunHandle, BatchHandle, RunHandle
 from headrace.sdk.inputs import Filter, count_items, name_filters, refuse_running_loop, spell_ttl
+from headrace.sdk.metadata import make_operations
 from headrace.sdk.runners import run_flow, run_flow_async
 from headrace.sdk.schedules import AsyncScheduleCalls, ScheduleCalls
 from headrace.sdk.segments import ItemSource, describe_empty
@@ -312,6 +313,39 @@ class Client(_Common, TokenCalls, ScheduleCalls):
         """Cancels a run, and after it the children that it waits for. A run that has ended stays as it is."""
         self.run_flow(flows.cancel_run(run_id))
 
+    def retrieve_metadata(self, run_id: str) -> dict[str, Any]:
+        """What a run shows of itself. Raises ApiError 404 where there is no such run."""
+        return self.run_flow(flows.retrieve(f"/api/v1/runs/{flows.quote(run_id)}/metadata"))["metadata"]
+
+    def update_metadata(
+        self,
+        run_id: str,
+        values: Mapping[str, Any] | None = None,
+        /,
+        *,
+        replace: Mapping[str, Any] | None = None,
+        increment: Mapping[str, float] | None = None,
+        append: Mapping[str, Any] | None = None,
+        remove: Mapping[str, Any] | None = None,
+        delete: Sequence[str] | str = (),
+    ) -> dict[str, Any]:
+        """Changes what a run shows of itself: all that is asked for, or nothing. Its metadata after that.
+
+            client.update_metadata(run_id, {"stage": "checked"}, increment={"done": 1}, append={"log": "checked by hand"})
+
+        ``values`` sets keys and leaves the others. Keys may be paths: ``"$.files.0.name"``. What others change at the same
+        time is not lost. Until an hour after the run's end. Raises ApiError 404 where there is no such run, 422 where a
+        change can't be done.
+        """
+        operations = make_operations(
+            values, replace=replace, increment=increment, append=append, remove=remove, delete=delete
+        )
+        return self.run_flow(flows.update_metadata(run_id, operations))
+
+    def add_tags(self, run_id: str, tags: Sequence[str] | str, /) -> None:
+        """Gives a run tags beside those that it has, whatever its status. Raises ApiError 422 where they are too many."""
+        self.run_flow(flows.add_tags(run_id, [tags] if isinstance(tags, str) else list(tags)))
+
     def retrieve_batch(self, batch_id: str) -> dict[str, Any]:
         """``GET /api/v2/batches/{id}``. Raises ApiError 404 where there is none."""
         return self.run_flow(flows.retrieve(f"/api/v2/batches/{flows.quote(batch_id)}"))
@@ -494,6 +528,32 @@ class AsyncClient(_Common, AsyncTokenCalls, AsyncScheduleCalls):
     async def cancel_run(self, run_id: str) -> None:
         """See Client.cancel_run."""
         await self.run_flow(flows.cancel_run(run_id))
+
+    async def retrieve_metadata(self, run_id: str) -> dict[str, Any]:
+        """See Client.retrieve_metadata."""
+        return (await self.run_flow(flows.retrieve(f"/api/v1/runs/{flows.quote(run_id)}/metadata")))["metadata"]
+
+    async def update_metadata(
+        self,
+        run_id: str,
+        values: Mapping[str, Any] | None = None,
+        /,
+        *,
+        replace: Mapping[str, Any] | None = None,
+        increment: Mapping[str, float] | None = None,
+        append: Mapping[str, Any] | None = None,
+        remove: Mapping[str, Any] | None = None,
+        delete: Sequence[str] | str = (),
+    ) -> dict[str, Any]:
+        """See Client.update_metadata."""
+        operations = make_operations(
+            values, replace=replace, increment=increment, append=append, remove=remove, delete=delete
+        )
+        return await self.run_flow(flows.update_metadata(run_id, operations))
+
+    async def add_tags(self, run_id: str, tags: Sequence[str] | str, /) -> None:
+        """See Client.add_tags."""
+        await self.run_flow(flows.add_tags(run_id, [tags] if isinstance(tags, str) else list(tags)))
 
     async def retrieve_batch(self, batch_id: str) -> dict[str, Any]:
         """See Client.retrieve_batch."""

@@ -47,6 +47,19 @@ def cancel_run(run_id: str) -> Flow[None]:
     read_object((yield from send_patiently(request)), "id")
 
 
+def update_metadata(run_id: str, operations: list[dict[str, Any]]) -> Flow[dict[str, Any]]:
+    """Flow: does the operations, all or none; the metadata after them. One request id over all tries: none counts twice."""
+    body = {"operations": operations}
+    request = Send("PUT", f"/api/v1/runs/{quote(run_id)}/metadata", json=body, headers=make_headers())
+    return read_object((yield from send_patiently(request)), "metadata")["metadata"]
+
+
+def add_tags(run_id: str, tags: list[str]) -> Flow[None]:
+    """Flow: adds tags to a run."""
+    request = Send("POST", f"/api/v1/runs/{quote(run_id)}/tags", json={"tags": tags}, headers=make_headers())
+    read_object((yield from send_patiently(request)), "message")
+
+
 def retrieve(path: str, **query: Any) -> Flow[dict[str, Any]]:
     """Flow: the object that a GET answers."""
     return read_object((yield from send_patiently(Send("GET", path + make_query(query)))))

@@ -79,7 +79,7 @@ class Deeds:
         """What is done at a point. Raises HeadraceError, ValueError."""
         match op:
             case ops.TriggerRun():
-                options = _with_tags(op.options, run, inherit=op.inherit_tags)
+                options = self._check_metadata(_with_tags(op.options, run, inherit=op.inherit_tags))
                 return ChildRun(mint_run_id(store_of(run.id)), op.task, Packet(op.payload), options, op.awaited)
             case ops.OpenBatch():
                 items = None if op.items is None else self._store_items(op.items, run, inherit=op.inherit_tags)
@@ -108,9 +108,22 @@ class Deeds:
                 f"a batch may have {most} items (HEADRACE_BATCH_MAX_ITEMS), and this one has more: make several"
             )
         return [
-            StoredItem(item.index, item.task, Packet(item.payload), _with_tags(item.options, run, inherit=inherit))
+            StoredItem(
+                item.index,
+                item.task,
+                Packet(item.payload),
+                self._check_metadata(_with_tags(item.options, run, inherit=inherit)),
+            )
             for item in given
         ]
+
+    def _check_metadata(self, options: RunOptions) -> RunOptions:
+        most = self._engine.settings.metadata_max_size
+        if options.metadata is not None and (size := len(msgspec.json.encode(options.metadata))) > most:
+            raise PayloadError(
+                f"the metadata of a new run has {size} bytes, but may have {most} (HEADRACE_METADATA_MAX_SIZE)"
+            )
+        return options
 
     def _describe_wait(self, run: ClaimedRun, op: Any) -> Deed:
         match op:
