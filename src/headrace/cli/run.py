@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, cast
 
+import msgspec
 from cyclopts import App, Parameter
 
 from headrace.cli.connection import open_client, told_when_missing
 from headrace.cli.options import ApiKey, ApiUrl, Json
-from headrace.cli.outcome import OK
+from headrace.cli.outcome import OK, USAGE, CommandError
 from headrace.cli.output import describe_error, format_value, print_fields, print_json, print_table
 
 run_app: Final = App(name="run", help="Look at runs, and cancel them.")
@@ -73,6 +74,79 @@ def cancel(
     else:
         print_fields({"id": run["id"], "status": run["status"]})
     return OK
+
+
+@run_app.command
+def tag(
+    run_id: Annotated[str, Parameter(help="Id of the run")],
+    /,
+    *tags: Annotated[str, Parameter(help="Tags to add, at most 10 in all")],
+    json: Json = False,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> int:
+    """Add tags to a run, beside those that it has."""
+    if not tags:
+        raise CommandError("Which tags? Write them behind the run's id.", USAGE)
+    with open_client(api_url, api_key) as client, told_when_missing(f"run {run_id}"):
+        client.add_tags(run_id, tags)
+        run: dict[str, Any] = client.retrieve_run(run_id)
+    if json:
+        print_json({"id": run["id"], "tags": run["tags"]})
+    else:
+        print_fields({"id": run["id"], "tags": ", ".join(run["tags"])})
+    return OK
+
+
+@run_app.command
+def metadata(
+    run_id: Annotated[str, Parameter(help="Id of the run")],
+    /,
+    *,
+    set_: Annotated[
+        str | None,
+        Parameter(
+            name="--set",
+            help='Keys to set, a JSON object such as \'{"stage": "checked"}\'',
+            env_var="HEADRACE_RUN_METADATA_SET",
+        ),
+    ] = None,
+    increment: Annotated[
+        str | None,
+        Parameter(help="What to add to numbers, a JSON object", env_var="HEADRACE_RUN_METADATA_INCREMENT"),
+    ] = None,
+    append: Annotated[
+        str | None,
+        Parameter(help="What to add to lists, a JSON object", env_var="HEADRACE_RUN_METADATA_APPEND"),
+    ] = None,
+    delete: Annotated[
+        str | None, Parameter(help="Keys to delete, with commas between", env_var="HEADRACE_RUN_METADATA_DELETE")
+    ] = None,
+    json: Json = False,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> int:
+    """Show what a run shows of itself, or change it: all that is asked for, or nothing."""
+    asked = {"--set": set_, "--increment": increment, "--append": append}
+    values, numbers, items = (_read_object(name, text) for name, text in asked.items())
+    keys = [key for key in (delete or "").split(",") if key]
+    with open_client(api_url, api_key) as client, told_when_missing(f"run {run_id}"):
+        if values or numbers or items or keys:
+            shown = client.update_metadata(run_id, values, increment=numbers, append=items, delete=keys)
+        else:
+            shown = client.retrieve_metadata(run_id)
+    if json:
+        print_json(shown)
+    else:
+        print_fields({key: format_value(value) for key, value in shown.items()})
+    return OK
+
+
+def _read_object(name: str, text: str | None) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(text or "{}", type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise CommandError(f"{name} takes a JSON object, and was given {text!r}: {error}", USAGE) from None
 
 
 @run_app.command(name="list")
