@@ -129,7 +129,7 @@ MOST = {
     "find_canceling": (1000,),
     "mark_canceling": (1, RUNS),
     "audit_waiting_runs": (-1, UUID(int=0), 100),
-    "cancel_runs": (1, RUNS, "{}"),
+    "cancel_runs": (1, RUNS, "{}", "CANCELED"),
     "find_due_work": (),
     "close_version_lanes": (),
 }

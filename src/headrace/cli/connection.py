@@ -1,14 +1,19 @@
-"""The client that commands talk to the server with."""
+"""What commands talk to the server with: a client; or, for the few that need no server, an engine on the database."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import asyncio
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from headrace.cli.outcome import NOT_FOUND, UNREACHABLE, CommandError
+from headrace.engine.engine import Engine
 from headrace.errors import ApiError, BatchTriggerError, ConnectionFailedError
 from headrace.sdk import Client
 from headrace.settings import Settings
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -38,3 +43,16 @@ def told_when_missing(what: str) -> Generator[None]:
         if error.status != 404:
             raise
         raise CommandError(f"There is no {what} in the environment of this key.", NOT_FOUND) from None
+
+
+def use_engine(database_url: str | None, work: Callable[[Engine], Awaitable[T]]) -> T:
+    """What ``work`` gives on an engine of its own. Raises ConfigurationError where the database can't be used."""
+
+    async def run() -> T:
+        engine = await Engine.open(Settings.from_environment(database_url=database_url))
+        try:
+            return await work(engine)
+        finally:
+            await engine.close()
+
+    return asyncio.run(run())

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final
 
 from cyclopts import App, Parameter
 
+from headrace.cli.connection import use_engine
 from headrace.cli.options import DatabaseUrl, Json
 from headrace.cli.outcome import NOT_FOUND, CommandError
 from headrace.cli.output import err, out, print_json, print_table
 from headrace.engine import keys
-from headrace.engine.engine import Engine
-from headrace.settings import Settings
-
-T = TypeVar("T")
 
 keys_app: Final = App(name="keys", help="Create, list and revoke API keys.")
 
@@ -33,7 +28,7 @@ def create(
     json: Json = False,
 ) -> None:
     """Make a key of an environment. Its secret is shown now and never again."""
-    made = _use_engine(database_url, lambda engine: keys.create_key(engine, environment, name or "unnamed"))
+    made = use_engine(database_url, lambda engine: keys.create_key(engine, environment, name or "unnamed"))
     if json:
         print_json({"id": made.id, "environment": environment, "secret": made.secret})
         return
@@ -46,7 +41,7 @@ def create(
 @keys_app.command(name="list")
 def list_(*, database_url: DatabaseUrl = None, json: Json = False) -> None:
     """List all keys, the revoked ones too. Of a secret only the end is known."""
-    found = _use_engine(database_url, keys.list_keys)
+    found = use_engine(database_url, keys.list_keys)
     if json:
         print_json(
             [
@@ -77,23 +72,12 @@ def revoke(
     json: Json = False,
 ) -> None:
     """Revoke a key. It is refused within a second."""
-    if not _use_engine(database_url, lambda engine: keys.revoke_key(engine, key_id)):
+    if not use_engine(database_url, lambda engine: keys.revoke_key(engine, key_id)):
         raise CommandError(f"There is no live key {key_id}. `headrace keys list` shows all of them.", NOT_FOUND)
     if json:
         print_json({"id": key_id, "revoked": True})
     else:
         out.print(f"Key {key_id} is revoked.")
-
-
-def _use_engine(database_url: str | None, work: Callable[[Engine], Awaitable[T]]) -> T:
-    async def run() -> T:
-        engine = await Engine.open(Settings.from_environment(database_url=database_url))
-        try:
-            return await work(engine)
-        finally:
-            await engine.close()
-
-    return asyncio.run(run())
 
 
 def _day(moment: datetime | None) -> str | None:

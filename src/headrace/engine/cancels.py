@@ -27,6 +27,11 @@ PARENT_CANCELED: Final = {
     "code": "TASK_RUN_CANCELLED",
     "message": "The run that waits for this one was canceled.",
 }
+EXPIRED: Final = {
+    "type": "INTERNAL_ERROR",
+    "code": "TASK_RUN_EXPIRED",
+    "message": "The run was not started within its time to live.",
+}
 
 _CHUNK: Final = 1000
 
@@ -65,12 +70,35 @@ async def cancel_trees(engine: Engine) -> int:
 
 def cancel_runs(environment_id: int, runs: Sequence[UUID], error: dict[str, str]) -> Plan[list[Record]]:
     """Plan: ends those of ``runs`` that have not ended, as CANCELED, and all that follows from it. Returns their rows."""
-    ids = sorted(runs)
-    yield from query("lock_runs", environment_id, ids)
-    rows = yield from query("cancel_runs", environment_id, ids, msgspec.json.encode(error).decode("utf-8"))
+    rows = yield from _end_runs(environment_id, sorted(runs), error, RunStatus.CANCELED)
     if rows:
-        yield from settle_ends(environment_id, rows)
         yield from query("mark_canceling", environment_id, [row["id"] for row in rows])
+    return rows
+
+
+def expire_runs(limit: int) -> Plan[tuple[int, int, set[int]]]:
+    """Plan: ends runs that were not started by the time until which they may, a bounded number.
+
+    How many were found, how many it ended (a claim may be quicker), and the environments of those.
+    """
+    found: list[Any] = yield from query("find_expiring_runs", limit)
+    by_environment: defaultdict[int, list[UUID]] = defaultdict(list)
+    for row in found:
+        by_environment[row["environment_id"]].append(row["id"])
+    ended, environments = 0, set[int]()
+    for environment_id, ids in by_environment.items():
+        rows = yield from _end_runs(environment_id, sorted(ids), EXPIRED, RunStatus.EXPIRED)
+        if rows:
+            ended += len(rows)
+            environments.add(environment_id)
+    return len(found), ended, environments
+
+
+def _end_runs(environment_id: int, ids: list[UUID], error: dict[str, str], status: RunStatus) -> Plan[list[Record]]:
+    """Plan: ends runs, in order of their ids, and settles what follows; of an ended run nothing is left to expire."""
+    yield from query("lock_runs", environment_id, ids)
+    rows = yield from query("cancel_runs", environment_id, ids, msgspec.json.encode(error).decode("utf-8"), str(status))
+    yield from settle_ends(environment_id, rows)
     return rows
 
 

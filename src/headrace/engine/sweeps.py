@@ -17,7 +17,7 @@ from uuid import UUID
 import structlog
 
 from headrace.engine.audits import AuditPlace, audit_once
-from headrace.engine.cancels import cancel_runs, cancel_tree_step
+from headrace.engine.cancels import cancel_runs, cancel_tree_step, expire_runs
 from headrace.engine.completions import settle_ends
 from headrace.engine.engine import Engine
 from headrace.engine.rescues import find_pinned_lanes, rescue_arguments, worker_lost_error
@@ -45,6 +45,7 @@ class SweepReport:
     runs_rescued: int = 0
     batches_aborted: int = 0
     runs_canceled: int = 0
+    runs_expired: int = 0
     keys_expired: int = 0
     waits_ended: int = 0
     tokens_expired: int = 0
@@ -160,6 +161,13 @@ def _cancel_held_runs(report: SweepReport, _engine: Engine) -> Plan[bool]:
     return True
 
 
+def _expire_runs(report: SweepReport, _engine: Engine) -> Plan[bool]:
+    found, ended, environments = yield from expire_runs(_CHUNK)
+    report.runs_expired += ended
+    report.environments.update(environments)
+    return found == _CHUNK
+
+
 def _expire_keys(report: SweepReport, _engine: Engine) -> Plan[bool]:
     rows = yield from query("delete_expired_keys", _CHUNK)
     report.keys_expired += len(rows)
@@ -223,5 +231,6 @@ _STEPS: Final = (
     _abort_batches,
     _cancel_held_runs,
     _cancel_trees,
+    _expire_runs,
     _expire_keys,
 )

@@ -1,12 +1,15 @@
--- Ends runs as CANCELED, whoever holds them: a worker's later write matches nothing. The caller has locked them in a statement
--- of its own, so this one sees what they are now; those that have ended are left alone. Indexes: runs_pkey, batches_pkey.
+-- Ends runs as CANCELED, whoever holds them: a worker's later write matches nothing. Or ($4) as EXPIRED, and then only those that
+-- nobody has claimed by the time until which they may start. The caller has locked them in a statement of its own, so this one
+-- sees what they are now; those that have ended are left alone. Indexes: runs_pkey, batches_pkey.
 WITH held AS MATERIALIZED (
     SELECT r.environment_id, r.id, r.worker_id FROM headrace.runs AS r
     WHERE r.environment_id = $1::integer AND r.id = ANY($2::uuid[]) AND r.finished_at IS NULL
+        AND ($4::text = 'CANCELED' OR (r.status = 'QUEUED' AND r.expires_at <= headrace.clock()))
 ),
 done AS (
     UPDATE headrace.runs AS r
-    SET status = 'CANCELED', finished_at = headrace.clock(), updated_at = headrace.clock(), worker_id = NULL, error = $3::text::jsonb
+    SET status = $4::text::headrace.run_status, finished_at = headrace.clock(), updated_at = headrace.clock(), worker_id = NULL,
+        error = $3::text::jsonb
     FROM held AS h
     WHERE r.environment_id = h.environment_id AND r.id = h.id
     RETURNING r.id, r.lane_id, r.batch_id, r.attempt - r.resumes AS number, r.watched, r.idempotency_key, r.started_at, r.status,
@@ -14,7 +17,7 @@ done AS (
 ),
 history AS (
     INSERT INTO headrace.attempts (environment_id, run_id, number, status, worker_id, started_at, finished_at, error)
-    SELECT $1::integer, d.id, d.number, 'CANCELED', d.worker_id, d.started_at, headrace.clock(), $3::text::jsonb
+    SELECT $1::integer, d.id, d.number, d.status, d.worker_id, d.started_at, headrace.clock(), $3::text::jsonb
     FROM done AS d WHERE d.worker_id IS NOT NULL
 ),
 tally AS (

@@ -1,6 +1,6 @@
 -- One look, for the elected process only, at whether any deadline is over, and how soon the next one is: an idle system costs
 -- this and no more. Indexes: workers_not_emptied, batches_unsealed, batches_held, idempotency_keys_expiry, lanes_by_batch,
--- journal_due, journal_canceling, tokens_due, schedules_due.
+-- journal_due, journal_canceling, tokens_due, schedules_due, runs_expiring.
 SELECT e.elected AND (
     coalesce(w.next <= headrace.clock(), false)
     OR EXISTS (
@@ -30,6 +30,7 @@ CROSS JOIN (
     SELECT least(
         (SELECT j.due_at FROM headrace.journal AS j WHERE j.pending AND j.due_at IS NOT NULL ORDER BY j.due_at LIMIT 1),
         (SELECT t.timeout_at FROM headrace.tokens AS t WHERE t.status = 'WAITING' AND t.timeout_at IS NOT NULL ORDER BY t.timeout_at LIMIT 1),
-        (SELECT s.next_tick FROM headrace.schedules AS s WHERE s.active ORDER BY s.next_tick LIMIT 1)
+        (SELECT s.next_tick FROM headrace.schedules AS s WHERE s.active ORDER BY s.next_tick LIMIT 1),
+        (SELECT r.expires_at FROM headrace.runs AS r WHERE r.status = 'QUEUED' AND r.expires_at IS NOT NULL ORDER BY r.expires_at LIMIT 1)
     ) AS next
 ) AS w
