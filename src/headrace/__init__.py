@@ -34,6 +34,7 @@ from headrace.errors import (
 )
 from headrace.packing import pack
 from headrace.protocol.schedules import ScheduledPayload
+from headrace.queues import Queue
 from headrace.sdk import (
     AsyncBatchHandle,
     AsyncClient,
@@ -74,6 +75,7 @@ __all__ = [
     "Outcome",
     "PayloadError",
     "Pending",
+    "Queue",
     "ResultTimeoutError",
     "Retry",
     "RetryAfter",

@@ -12,8 +12,10 @@ from headrace.engine.declarations import Declaration, read_declaration, write_de
 from headrace.engine.engine import Engine
 from headrace.engine.environments import find_environment
 from headrace.engine.outcomes import LeaseLost, WorkerLease
+from headrace.engine.queues import count_again, declare_queues
 from headrace.engine.rescues import find_pinned_lanes, rescue_arguments, worker_stopped_error
 from headrace.errors import ConfigurationError
+from headrace.queues import Queue
 from headrace.store.statements import Plan, query
 
 
@@ -29,6 +31,8 @@ class TaskRegistration:
     coalesces: int = 1
     """So many runs of one order key may one call take."""
     cron: Cron | None = None
+    limits: Queue | None = None
+    """What the task's queue may do at once, where its code says so."""
 
 
 async def register_worker(
@@ -36,7 +40,8 @@ async def register_worker(
 ) -> WorkerLease:
     """A new lease, and the tasks made known, with their schedules.
 
-    Raises ConfigurationError where there is no such environment, or a task's schedule can't be.
+    Raises ConfigurationError where there is no such environment, a task's schedule can't be, or two tasks say different
+    things of one queue.
     """
     environment = await find_environment(engine, environment_slug)
     if environment is None:
@@ -44,9 +49,11 @@ async def register_worker(
             f"HEADRACE_ENVIRONMENT is {environment_slug!r}, but there is no such environment; there are dev, staging and prod."
         )
     declared = [read_declaration(task.id, task.cron, environment.slug) for task in tasks]
-    worker_id = await engine.store.run_plan(
-        _register(environment.id, name, tasks, declared, version, engine.settings.lease)
+    queues = _collect_queues(tasks)
+    worker_id, changed = await engine.store.run_plan(
+        _register(environment.id, name, tasks, declared, queues, version, engine.settings.lease)
     )
+    await count_again(engine, environment.id, changed)
     return WorkerLease(worker_id, environment.id, version)
 
 
@@ -73,9 +80,10 @@ def _register(
     name: str,
     tasks: Sequence[TaskRegistration],
     declared: Sequence[Declaration],
+    queues: Sequence[Queue],
     version: str,
     lease: float,
-) -> Plan[int]:
+) -> Plan[tuple[int, list[str]]]:
     if tasks:
         yield from query(
             "register_tasks",
@@ -88,11 +96,27 @@ def _register(
         )
     if declared:
         yield from write_declarations(environment_id, declared)
+    changed = yield from declare_queues(environment_id, queues)
     yield from query("lock_versions")  # no sweep closes the version's lanes from here on to the commit
     rows = yield from query("register_worker", environment_id, name, lease, version)
     if version:
         yield from query("open_version_lanes", environment_id, version)
-    return rows[0]["id"]
+    return rows[0]["id"], changed
+
+
+def _collect_queues(tasks: Sequence[TaskRegistration]) -> list[Queue]:
+    """What the tasks say of their queues. Raises ConfigurationError where they say different things of one."""
+    said: dict[str, TaskRegistration] = {}
+    for task in tasks:
+        if task.limits is None or task.limits.name is None:
+            continue
+        other = said.setdefault(task.limits.name, task)
+        if other.limits != task.limits:
+            raise ConfigurationError(
+                f"tasks {other.id!r} and {task.id!r} say different things of the queue {task.limits.name!r}. Give both the "
+                "same Queue, or one of them its name only"
+            )
+    return [task.limits for task in said.values() if task.limits is not None]
 
 
 def _retire(lease: WorkerLease) -> Plan[int]:

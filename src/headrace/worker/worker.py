@@ -77,7 +77,7 @@ class Worker:
         self._engine = engine
         self._tenure = Tenure(
             engine,
-            [TaskRegistration(task.id, task.queue, task.retry.max_attempts, cron=task.cron) for task in known.values()],
+            [_register_task(task) for task in known.values()],
             version=engine.settings.version or find_version(known.values()),
             on_loss=self._drop_lease,
             on_begin=self._take_lease,
@@ -241,3 +241,14 @@ class Worker:
     def _take_lease(self, lease: WorkerLease) -> None:
         _log.debug("lease taken", worker=lease.worker_id)
         self._claimer.wake()
+
+
+def _register_task(task: Task[Any, Any]) -> TaskRegistration:
+    return TaskRegistration(
+        task.id,
+        task.queue,
+        task.retry.max_attempts,
+        skips_failed=task.order == "skip_failed",
+        cron=task.cron,
+        limits=task.limits,
+    )
