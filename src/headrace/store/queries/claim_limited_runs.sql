@@ -3,8 +3,8 @@
 -- the one ($9, of lane $8) that had the last turn, and is $10 keys long at most, so that neither the number of keys nor what lies
 -- behind their heads is in the cost of a claim. Of an ordered lane's key only the first run that has not ended may go, wherever a
 -- version moved it. Returns one row at least: the ends of the walks, and how soon a rate allows more. Indexes: workers_pkey,
--- workers_by_version, lanes_open, lanes_pkey, environments_pkey, queues_environment_id_name_key, queue_rates_pkey, tasks_pkey, runs_ready,
--- runs_keyed, runs_ordered, runs_in_order, runs_counted, runs_pkey.
+-- workers_by_version, lanes_open, lanes_pkey, environments_pkey, queues_environment_id_name_key, queue_rates_pkey, tasks_pkey,
+-- versions_environment_id_version_key, runs_ready, runs_keyed, runs_ordered, runs_in_order, runs_counted, runs_pkey.
 WITH RECURSIVE lease AS (
     UPDATE headrace.workers SET lease_until = headrace.clock() + make_interval(secs => $6::float8)
     WHERE id = $2::bigint AND ended_at IS NULL
@@ -16,11 +16,13 @@ lanes AS MATERIALIZED (
         -- the limit of a queue is that of each of its keys, unless keys have one of their own
         CASE WHEN l.kind <> 'keyed' OR q.key_limit IS NOT NULL THEN headrace.queue_limit(q, e.concurrency_limit) END AS queue_limit,
         CASE WHEN l.kind = 'keyed' THEN coalesce(q.key_limit, headrace.queue_limit(q, e.concurrency_limit)) END AS key_limit,
-        l.kind = 'ordered' AND coalesce(t.skips_failed, false) AS skips_failed, coalesce(t.coalesces, 1) AS coalesces
+        l.kind = 'ordered' AND coalesce(t.skips_failed, false) AS skips_failed, coalesce(t.coalesces, 1) AS coalesces,
+        t.current_version
     FROM headrace.lanes AS l
     JOIN headrace.environments AS e ON e.id = l.environment_id
     LEFT JOIN headrace.queues AS q ON q.environment_id = l.environment_id AND q.name = l.queue
     LEFT JOIN headrace.tasks AS t ON t.environment_id = l.environment_id AND t.id = l.task
+    CROSS JOIN LATERAL (SELECT coalesce(l.version, t.current_version) AS wanted) AS v
     WHERE l.environment_id = $1::integer AND l.open AND l.task = ANY($3::text[])
         AND ($4::text[] IS NULL OR l.queue = ANY($4::text[]))
         AND e.paused_at IS NULL AND q.paused_at IS NULL
@@ -29,9 +31,10 @@ lanes AS MATERIALIZED (
             OR (q.id IS NOT NULL AND (headrace.queue_limit(q, e.concurrency_limit) IS NOT NULL OR q.rate_limit IS NOT NULL))
         )
         AND CASE WHEN l.kind = 'ordered' THEN l.version IS NULL ELSE
-            l.version IS NULL OR l.version = $7::text OR NOT (l.locked OR EXISTS (
+            v.wanted IS NULL OR v.wanted = $7::text OR NOT (l.locked OR EXISTS (
                 SELECT FROM headrace.workers AS w
-                WHERE w.environment_id = l.environment_id AND w.version = l.version AND w.ended_at IS NULL
+                WHERE w.environment_id = l.environment_id AND w.version = v.wanted AND w.ended_at IS NULL
+                    AND (w.tasks IS NULL OR l.task = ANY(w.tasks)) AND (w.queues IS NULL OR l.queue = ANY(w.queues))
             ))
         END
 ),
@@ -56,56 +59,54 @@ queues AS MATERIALIZED (
     WHERE l.queue_limit IS NOT NULL OR (l.rate_step IS NOT NULL AND NOT l.rate_by_key)
     GROUP BY l.counted_in
 ),
+-- A step goes to the next key of its lane (from the last one on to the first: the branches of a UNION ALL are tried in their order)
+-- and says whether its head is ready, and how many of the key may go. OFFSET 0 keeps the planner from doing the same probe again
+-- wherever its result is named. Enough keys with something to give end the walk.
 walk AS (
-    SELECT l.id AS lane_id, l.kind, coalesce(c.key, '') COLLATE "C" AS first, coalesce(c.key, '') COLLATE "C" AS key, false AS wrapped, 0 AS step
+    SELECT l.id AS lane_id, coalesce(c.key, '') COLLATE "C" AS first, coalesce(c.key, '') COLLATE "C" AS key, false AS wrapped,
+        0 AS step, 0 AS found, 0::float8 AS free, NULL::float8 AS wait
     FROM lanes AS l LEFT JOIN unnest($8::integer[], $9::text[]) AS c (lane_id, key) ON c.lane_id = l.id
     WHERE l.kind <> 'plain'
     UNION ALL
-    SELECT w.lane_id, w.kind, w.first, n.key, n.wrapped, w.step + 1
-    FROM walk AS w
-    CROSS JOIN LATERAL (
-        SELECT CASE w.kind WHEN 'keyed' THEN (
-            SELECT r.concurrency_key FROM headrace.runs AS r
-            WHERE r.lane_id = w.lane_id AND r.status = 'QUEUED' AND r.concurrency_key > w.key
-            ORDER BY r.concurrency_key LIMIT 1
-        ) ELSE (
-            SELECT r.order_key FROM headrace.runs AS r
-            WHERE r.order_lane_id = w.lane_id AND r.finished_at IS NULL AND r.order_key > w.key
-            ORDER BY r.order_key LIMIT 1
-        ) END AS key
-    ) AS ahead
-    CROSS JOIN LATERAL (
-        SELECT w.wrapped OR ahead.key IS NULL AS wrapped, CASE
-            WHEN ahead.key IS NOT NULL THEN ahead.key
-            WHEN w.wrapped OR w.first = '' THEN NULL
-            WHEN w.kind = 'keyed' THEN (
-                SELECT r.concurrency_key FROM headrace.runs AS r
-                WHERE r.lane_id = w.lane_id AND r.status = 'QUEUED' AND r.concurrency_key > ''
-                ORDER BY r.concurrency_key LIMIT 1
-            )
-            ELSE (
-                SELECT r.order_key FROM headrace.runs AS r
-                WHERE r.order_lane_id = w.lane_id AND r.finished_at IS NULL AND r.order_key > ''
-                ORDER BY r.order_key LIMIT 1
-            )
-        END AS key
-    ) AS n
-    WHERE w.step < $10::integer AND n.key IS NOT NULL AND (NOT n.wrapped OR n.key <= w.first)
-),
-keys AS MATERIALIZED (
-    SELECT w.lane_id, w.key, w.step, room.free, room.wait
+    SELECT w.lane_id, w.first, n.key, n.wrapped, w.step + 1, w.found + (n.ready AND room.free > 0)::integer,
+        CASE WHEN n.ready THEN room.free ELSE 0 END, CASE WHEN n.ready THEN room.wait END
     FROM walk AS w JOIN lanes AS l ON l.id = w.lane_id
     CROSS JOIN LATERAL (
-        SELECT FROM headrace.runs AS r
-        WHERE r.lane_id = w.lane_id AND r.concurrency_key = w.key AND r.status = 'QUEUED' AND r.ready_at <= headrace.clock()
-        ORDER BY r.ready_at LIMIT 1
-    ) AS head
+        (
+            SELECT r.concurrency_key AS key, w.wrapped, r.ready_at <= headrace.clock() AS ready FROM headrace.runs AS r
+            WHERE l.kind = 'keyed' AND r.lane_id = w.lane_id AND r.status = 'QUEUED' AND r.concurrency_key > w.key
+            ORDER BY r.concurrency_key, r.ready_at LIMIT 1
+        )
+        UNION ALL
+        (
+            SELECT r.concurrency_key, true, r.ready_at <= headrace.clock() FROM headrace.runs AS r
+            WHERE l.kind = 'keyed' AND NOT w.wrapped AND w.first > '' AND r.lane_id = w.lane_id AND r.status = 'QUEUED'
+                AND r.concurrency_key > ''
+            ORDER BY r.concurrency_key, r.ready_at LIMIT 1
+        )
+        UNION ALL
+        (
+            SELECT r.order_key, w.wrapped, l.skips_failed OR (r.status = 'QUEUED' AND r.ready_at <= headrace.clock())
+            FROM headrace.runs AS r
+            WHERE l.kind = 'ordered' AND r.order_lane_id = w.lane_id AND r.finished_at IS NULL AND r.order_key > w.key
+            ORDER BY r.order_key, r.order_number LIMIT 1
+        )
+        UNION ALL
+        (
+            SELECT r.order_key, true, l.skips_failed OR (r.status = 'QUEUED' AND r.ready_at <= headrace.clock())
+            FROM headrace.runs AS r
+            WHERE l.kind = 'ordered' AND NOT w.wrapped AND w.first > '' AND r.order_lane_id = w.lane_id AND r.finished_at IS NULL
+                AND r.order_key > ''
+            ORDER BY r.order_key, r.order_number LIMIT 1
+        )
+        LIMIT 1
+    ) AS n
     CROSS JOIN LATERAL (
         SELECT least(
             $5::integer,
-            CASE WHEN l.key_limit IS NOT NULL THEN l.key_limit - (
+            CASE WHEN l.key_limit IS NOT NULL AND n.ready THEN l.key_limit - (
                 SELECT count(*) FROM headrace.runs AS r
-                WHERE r.environment_id = $1::integer AND r.counted_in = l.counted_in AND r.concurrency_key = w.key
+                WHERE r.environment_id = $1::integer AND r.counted_in = l.counted_in AND r.concurrency_key = n.key
                     AND r.status = 'EXECUTING'
             ) END,
             floor(rate.left_over / l.rate_step)
@@ -114,11 +115,19 @@ keys AS MATERIALIZED (
         FROM (
             SELECT CASE WHEN l.rate_by_key AND l.rate_step IS NOT NULL THEN l.rate_period - greatest(coalesce((
                 SELECT extract(epoch FROM u.used_until - headrace.clock())::float8 FROM headrace.queue_rates AS u
-                WHERE u.queue_id = l.counted_in AND u.key = w.key
+                WHERE u.queue_id = l.counted_in AND u.key = n.key
             ), 0), 0) END AS left_over
+            OFFSET 0
         ) AS rate
+        OFFSET 0
     ) AS room
-    WHERE w.step > 0 AND w.kind = 'keyed'
+    WHERE w.step < $10::integer AND w.found < $5::integer AND (NOT n.wrapped OR n.key <= w.first)
+),
+keys AS MATERIALIZED (
+    SELECT w.lane_id, l.kind, l.skips_failed, l.coalesces, l.current_version, w.key, w.step, w.free,
+        ceil($5::float8 / count(*) OVER (PARTITION BY w.lane_id)) AS share
+    FROM walk AS w JOIN lanes AS l ON l.id = w.lane_id
+    WHERE w.free > 0 AND w.step > 0
 ),
 candidates AS MATERIALIZED (
     SELECT k.lane_id, k.key, k.step, NULL::bigint AS place, head.id, head.ctid, head.ready_at
@@ -127,13 +136,13 @@ candidates AS MATERIALIZED (
         WHERE r.lane_id = k.lane_id AND r.concurrency_key = k.key AND r.status = 'QUEUED' AND r.ready_at <= headrace.clock()
             AND (r.expires_at IS NULL OR r.expires_at > headrace.clock())
         ORDER BY r.ready_at, r.id
-        LIMIT least(k.free, (SELECT ceil($5::float8 / count(*)) FROM keys AS o WHERE o.lane_id = k.lane_id AND o.free > 0))
+        LIMIT least(k.free, k.share)
         FOR UPDATE SKIP LOCKED
     ) AS head
-    WHERE k.free > 0
+    WHERE k.kind = 'keyed'
     UNION ALL
     SELECT w.lane_id, w.key, w.step, first.place, head.id, head.ctid, head.ready_at
-    FROM lease CROSS JOIN walk AS w JOIN lanes AS l ON l.id = w.lane_id
+    FROM lease CROSS JOIN keys AS w
     CROSS JOIN LATERAL (
         -- the first one, and those behind it that one call may take, as far as all are ready
         SELECT g.id, g.lane_id, g.place FROM (
@@ -142,26 +151,29 @@ candidates AS MATERIALIZED (
                 SELECT r.id, r.lane_id, r.order_number, r.status = 'QUEUED' AND r.ready_at <= headrace.clock() AS ready
                 FROM headrace.runs AS r
                 WHERE r.order_lane_id = w.lane_id AND r.order_key = w.key AND r.finished_at IS NULL
-                    AND (NOT l.skips_failed OR r.status <> 'QUEUED' OR r.ready_at <= headrace.clock())
-                ORDER BY r.order_number LIMIT l.coalesces
+                    AND (NOT w.skips_failed OR r.status <> 'QUEUED' OR r.ready_at <= headrace.clock())
+                ORDER BY r.order_number LIMIT w.coalesces
             ) AS f
             WINDOW line AS (ORDER BY f.order_number)
         ) AS g
         WHERE g.all_ready
     ) AS first
-    JOIN headrace.lanes AS f ON f.id = first.lane_id AND (f.version IS NULL OR f.version = $7::text OR NOT EXISTS (
-        SELECT FROM headrace.workers AS o
-        WHERE o.environment_id = f.environment_id AND o.version = f.version AND o.ended_at IS NULL
-    ))
+    JOIN headrace.lanes AS f ON f.id = first.lane_id
+    CROSS JOIN LATERAL (SELECT coalesce(f.version, w.current_version) AS wanted) AS v
     CROSS JOIN LATERAL (
         SELECT r.id, r.ctid, r.ready_at FROM headrace.runs AS r
         WHERE r.environment_id = $1::integer AND r.id = first.id AND r.status = 'QUEUED' AND r.ready_at <= headrace.clock()
             AND (r.expires_at IS NULL OR r.expires_at > headrace.clock())
         LIMIT 1 FOR UPDATE SKIP LOCKED
     ) AS head
-    WHERE w.step > 0 AND w.kind = 'ordered' AND NOT (l.skips_failed AND EXISTS (
+    WHERE w.kind = 'ordered' AND NOT (w.skips_failed AND EXISTS (
             SELECT FROM headrace.runs AS r
             WHERE r.order_lane_id = w.lane_id AND r.order_key = w.key AND r.status IN ('EXECUTING', 'WAITING')
+        ))
+        AND (v.wanted IS NULL OR v.wanted = $7::text OR NOT EXISTS (
+            SELECT FROM headrace.workers AS o
+            WHERE o.environment_id = f.environment_id AND o.version = v.wanted AND o.ended_at IS NULL
+                AND (o.tasks IS NULL OR f.task = ANY(o.tasks)) AND (o.queues IS NULL OR f.queue = ANY(o.queues))
         ))
     UNION ALL
     SELECT l.id, NULL, 0, NULL, head.id, head.ctid, head.ready_at
@@ -212,7 +224,8 @@ claimed AS (
     UPDATE headrace.runs AS r
     SET status = 'EXECUTING', attempt = r.attempt + 1, worker_id = $2::bigint, started_at = headrace.clock(),
         updated_at = headrace.clock(), expires_at = NULL,
-        counted_in = (SELECT l.counted_in FROM lanes AS l WHERE l.id = coalesce(r.order_lane_id, r.lane_id))
+        counted_in = (SELECT l.counted_in FROM lanes AS l WHERE l.id = coalesce(r.order_lane_id, r.lane_id)),
+        version_id = (SELECT v.id FROM headrace.versions AS v WHERE v.environment_id = $1::integer AND v.version = $7::text)
     WHERE r.ctid = ANY(ARRAY(SELECT c.ctid FROM chosen AS c))
     RETURNING r.id, r.lane_id, r.attempt, r.failures, r.payload, r.payload_type, r.batch_id, r.batch_index,
         r.options::text AS options, r.created_at, r.traceparent, r.parent_run_id, r.resumes, r.root_run_id, r.depth,
@@ -226,7 +239,7 @@ SELECT lease.id AS lease, c.*, l.task, l.queue, l.kind::text AS kind, l.locked, 
     ARRAY(SELECT e.lane_id FROM ends AS e ORDER BY e.lane_id) AS walked_lanes,
     ARRAY(SELECT e.key FROM ends AS e ORDER BY e.lane_id) AS walked_keys,
     ARRAY(SELECT e.step FROM ends AS e ORDER BY e.lane_id) AS walked_steps,
-    least((SELECT min(q.wait) FROM queues AS q), (SELECT min(k.wait) FROM keys AS k)) AS wake_in
+    least((SELECT min(q.wait) FROM queues AS q), (SELECT min(w.wait) FROM walk AS w)) AS wake_in
 FROM lease LEFT JOIN (
     claimed AS c JOIN chosen AS h ON h.id = c.id JOIN lanes AS l ON l.id = c.line
 ) ON true
