@@ -30,7 +30,7 @@ CATCH_UPS: Final[tuple[CatchUp, ...]] = get_args(CatchUp)
 
 _SECOND: Final = timedelta(seconds=1)
 _DAY: Final = timedelta(days=1)
-_LONGEST_PATTERN: Final = 200
+_LONGEST_PATTERN: Final = 1000
 _SOME_DAY: Final = datetime(2000, 1, 1)  # noqa: DTZ001 - a local time, of no zone
 
 _SHORTHANDS: Final = {
