@@ -14,6 +14,7 @@ from typing import Annotated, Final, get_args, get_type_hints
 
 from headrace.durations import parse_duration
 from headrace.errors import ConfigurationError
+from headrace.version_names import find_version_fault
 
 PREFIX: Final = "HEADRACE_"
 
@@ -107,6 +108,20 @@ class Settings:
     version: Annotated[
         str, Setting("version of the code that a worker runs; without it a hash of the source files of its tasks")
     ] = ""
+    promote: Annotated[
+        str,
+        Setting(
+            "which version takes a task's new runs: auto, the newest that a worker brought; manual, the one that was promoted",
+            choices=("auto", "manual"),
+        ),
+    ] = "auto"
+    child_version: Annotated[
+        str,
+        Setting(
+            "which version takes children that a run waits for: parent, that of the run while it lives; current, any run's",
+            choices=("parent", "current"),
+        ),
+    ] = "parent"
     wait_linger: Annotated[
         float,
         Setting("a run that waits for longer than this is put down: it holds no slot until it goes on", at_least=0),
@@ -125,6 +140,8 @@ class Settings:
     def __post_init__(self) -> None:
         for name, (_, setting) in _declared().items():
             _check_value(name, setting, getattr(self, name))
+        if self.version and (fault := find_version_fault(self.version)):
+            raise ConfigurationError(f"HEADRACE_VERSION {fault}.")
         if self.heartbeat * 2 > self.lease:
             raise ConfigurationError(
                 f"HEADRACE_HEARTBEAT is {self.heartbeat:g} s and HEADRACE_LEASE {self.lease:g} s: a worker must be able to "

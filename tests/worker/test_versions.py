@@ -15,6 +15,7 @@ from headrace.engine.completions import finish_runs
 from headrace.engine.engine import Engine
 from headrace.engine.outcomes import ClaimedRun, Finish, WorkerLease
 from headrace.engine.sweeps import sweep_once
+from headrace.engine.versions import promote_version
 from headrace.protocol.statuses import RunStatus
 from headrace.worker.versions import find_version
 from tests.engine.parents import Parent, child, start_parent
@@ -28,16 +29,18 @@ PIN = ("p", "task/p")
 
 
 async def test_a_run_that_was_put_down_goes_on_with_its_version(engine: Engine) -> None:
-    first, other = await start_worker(engine, "A"), await start_worker(engine, "B")
+    first = await start_worker(engine, "A")
     parent = await suspend(engine, first)
+    other = await start_worker(engine, "B")
     assert await take(engine, other) == []
     [again] = await take(engine, first)
     assert again.id == parent.id
 
 
 async def test_after_its_worker_died_another_of_the_version_goes_on(engine: Engine) -> None:
-    first, second, other = [await start_worker(engine, version) for version in ("A", "A", "B")]
+    first, second = await start_worker(engine, "A"), await start_worker(engine, "A")
     parent = await suspend(engine, first)
+    other = await start_worker(engine, "B")
     await kill(engine, first)
     assert await take(engine, other) == []
     [again] = await take(engine, second)
@@ -47,9 +50,10 @@ async def test_after_its_worker_died_another_of_the_version_goes_on(engine: Engi
 @pytest.mark.parametrize("end", ["killed", "stopped"])
 async def test_a_run_whose_worker_ended_in_mid_code_goes_on_with_its_version(engine: Engine, end: str) -> None:
     """Not put down: it had come to a point, and its code was at something else."""
-    first, second, other = [await start_worker(engine, version) for version in ("A", "A", "B")]
+    first, second = await start_worker(engine, "A"), await start_worker(engine, "A")
     parent = await start_parent(engine, first)
     await parent.write(engine, child())
+    other = await start_worker(engine, "B")
     await (kill(engine, first) if end == "killed" else workers.retire_worker(engine, first))
     assert await take(engine, other) == []
     [again] = await take(engine, second)
@@ -57,17 +61,19 @@ async def test_a_run_whose_worker_ended_in_mid_code_goes_on_with_its_version(eng
 
 
 @pytest.mark.parametrize("end", ["killed", "stopped"])
-async def test_a_run_that_came_to_no_point_goes_on_anywhere(engine: Engine, end: str) -> None:
-    first, _, other = [await start_worker(engine, version) for version in ("A", "A", "B")]
+async def test_a_run_that_came_to_no_point_goes_on_as_a_new_one(engine: Engine, end: str) -> None:
+    first, _ = await start_worker(engine, "A"), await start_worker(engine, "A")
     parent = await start_parent(engine, first)
+    other = await start_worker(engine, "B")
     await (kill(engine, first) if end == "killed" else workers.retire_worker(engine, first))
     assert [run.id for run in await take(engine, other)] == [parent.id]
 
 
 @pytest.mark.parametrize("end", ["killed", "stopped"])
 async def test_when_no_worker_of_its_version_lives_another_version_goes_on(engine: Engine, end: str) -> None:
-    first, other = await start_worker(engine, "A"), await start_worker(engine, "B")
+    first = await start_worker(engine, "A")
     parent = await suspend(engine, first)
+    other = await start_worker(engine, "B")
     await (kill(engine, first) if end == "killed" else workers.retire_worker(engine, first))
     [again] = await take(engine, other)
     assert again.id == parent.id
@@ -82,8 +88,9 @@ async def test_when_no_worker_of_its_version_lives_another_version_goes_on(engin
 async def test_lanes_of_a_version_that_is_gone_are_closed_when_they_are_empty_and_opened_when_it_comes_back(
     engine: Engine,
 ) -> None:
-    first, other = await start_worker(engine, "A"), await start_worker(engine, "B")
+    first = await start_worker(engine, "A")
     await suspend(engine, first)
+    other = await start_worker(engine, "B")
     await kill(engine, first)
     assert await list_lanes(engine, "A") == [True], "something lies in it"
     [again] = await take(engine, other)
@@ -92,6 +99,7 @@ async def test_lanes_of_a_version_that_is_gone_are_closed_when_they_are_empty_an
     assert await list_lanes(engine, "A") == [False]
     back = await start_worker(engine, "A")
     assert await list_lanes(engine, "A") == [True]
+    await promote_version(engine, 1, "A")
     parent = await suspend(engine, back)
     assert [run.id for run in await take(engine, back)] == [parent.id]
 
@@ -100,8 +108,8 @@ async def test_lanes_of_a_version_that_is_gone_are_closed_when_they_are_empty_an
 async def test_a_lane_is_not_closed_under_a_run_that_another_version_took_from_it(engine: Engine, how: str) -> None:
     """It comes back into the lane when its worker never starts it, or fails before its first point."""
     first = await start_worker(engine, "A")
-    other = await start_worker(engine, "" if how.startswith("put down") else "B")
     parent = await suspend(engine, first)
+    other = await start_worker(engine, "" if how.startswith("put down") else "B")
     await kill(engine, first)
     [again] = await take(engine, other)
     await sweep_once(engine)
@@ -121,8 +129,9 @@ async def test_a_lane_is_not_closed_under_a_run_that_another_version_took_from_i
 
 
 async def test_a_lane_is_not_closed_under_a_run_that_waits_in_it(engine: Engine) -> None:
-    first, other = await start_worker(engine, "A"), await start_worker(engine, "B")
+    first = await start_worker(engine, "A")
     parent = await suspend(engine, first, is_over=False)
+    other = await start_worker(engine, "B")
     await kill(engine, first)
     await sweep_once(engine)
     assert await list_lanes(engine, "A") == [True]
@@ -131,16 +140,18 @@ async def test_a_lane_is_not_closed_under_a_run_that_waits_in_it(engine: Engine)
 
 
 async def test_a_run_of_a_worker_without_a_version_goes_on_anywhere(engine: Engine) -> None:
-    first, other = await start_worker(engine, ""), await start_worker(engine, "B")
+    first = await start_worker(engine, "")
     parent = await suspend(engine, first)
+    other = await start_worker(engine, "B")
     assert [run.id for run in await take(engine, other)] == [parent.id]
 
 
 async def test_a_version_in_one_environment_is_not_that_of_another(engine: Engine) -> None:
-    first, other = await start_worker(engine, "A"), await start_worker(engine, "B")
+    first = await start_worker(engine, "A")
     elsewhere = [workers.TaskRegistration("p", "task/p", 3)]
     await workers.register_worker(engine, "staging", name="elsewhere", tasks=elsewhere, version="A")
     parent = await suspend(engine, first)
+    other = await start_worker(engine, "B")
     await kill(engine, first)
     assert [run.id for run in await take(engine, other)] == [parent.id]
 
@@ -195,5 +206,7 @@ async def kill(engine: Engine, lease: WorkerLease) -> None:
 
 
 async def list_lanes(engine: Engine, version: str) -> list[bool]:
-    rows = await fetch_sql(engine, "SELECT open FROM headrace.lanes WHERE version = $1 ORDER BY id", version)
+    rows = await fetch_sql(
+        engine, "SELECT open FROM headrace.lanes WHERE version = $1 AND task = 'p' ORDER BY id", version
+    )
     return [row["open"] for row in rows]

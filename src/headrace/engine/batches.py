@@ -128,16 +128,17 @@ async def store_chunk(
     items: Sequence[StoredItem],
     *,
     hold: Callable[[], Plan[None]] | None = None,
+    prefers: str | None = None,
 ) -> ChunkStored | StreamDone | StreamRefused | BatchMissing | BatchRefused:
     """Stores a chunk of items as runs, all or none. Committed when it returns.
 
     Items that are there already count as deduplicated: the first one stored wins. ``hold`` is a plan that comes last in the
-    transaction and raises where the caller may not store.
+    transaction and raises where the caller may not store. ``prefers`` is the version of the run that waits for them.
     """
     if over := next((item for item in items if not 0 <= item.index < (batch.run_count or MAX_ITEM_INDEX + 1)), None):
         return BatchRefused(422, f"Item index {over.index} exceeds batch runCount {batch.run_count}")
     held_for = batch.id if batch.start_policy == "seal" else None
-    lanes = LaneFinder(environment_id, engine.lanes, held_for)
+    lanes = LaneFinder(environment_id, engine.lanes, held_for, prefers=prefers)
     try:
         answer = await _store_patiently(engine, lanes, batch.id, items, hold)
     except ValueError as error:  # options that can't be read: nothing of the chunk is stored

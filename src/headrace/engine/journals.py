@@ -42,6 +42,7 @@ from headrace.engine.rows import read_point
 from headrace.engine.shown import Changed, MetadataOfRunAbove, change_own_run, find_above
 from headrace.engine.token_outcomes import TokenCreated, TokenExists, TokenRefused
 from headrace.engine.tokens import lock_token, make_token
+from headrace.engine.versions import children_version
 from headrace.engine.waits import wake_runs
 from headrace.errors import ConfigurationError
 from headrace.ids import format_run_id, minted_at
@@ -314,7 +315,7 @@ def _make_children(
             row.value = Packet(_encode({"id": format_run_id(target), "isCached": target != child.run_id}))
             row.target = None
     if fresh:
-        yield from _insert_children(fence, fresh, lanes)
+        yield from _insert_children(fence, fresh, lanes, settings)
     if others:  # their rows are locked: an end that comes later sees that they are watched
         states = yield from query("try_watch_runs", environment_id, sorted({target for _, target in others}))
         # To wait for one here, holding its key, would be a cycle: an end holds the run, and may want to free the key.
@@ -348,8 +349,13 @@ def _claim_keys(environment_id: int, writes: Sequence[PointWrite], settings: Set
     return targets
 
 
-def _insert_children(fence: Fence, children: Sequence[ChildRun], lanes: LaneFinder) -> Plan[None]:
-    found = yield from lanes.find_lanes({lane_name(child.task, child.options) for child in children})
+def _insert_children(fence: Fence, children: Sequence[ChildRun], lanes: LaneFinder, settings: Settings) -> Plan[None]:
+    awaited = lanes.for_children(children_version(fence.lease, settings) or "")
+    finders = {True: awaited, False: lanes}
+    for is_awaited, finder in finders.items():
+        yield from finder.find_lanes(
+            {lane_name(child.task, child.options) for child in children if child.awaited is is_awaited}
+        )
     yield from hold_order_keys(fence.lease.environment_id, [(child.task, child.options) for child in children])
     yield from query(
         "insert_children",
@@ -360,7 +366,7 @@ def _insert_children(fence: Fence, children: Sequence[ChildRun], lanes: LaneFind
         minted_at(fence.lineage.root_run_id),
         fence.traceparent,
         [child.run_id for child in children],
-        [found[lane_name(child.task, child.options)] for child in children],
+        [finders[child.awaited].met[lane_name(child.task, child.options)] for child in children],
         [child.awaited for child in children],
         [delayed_until(child.options) for child in children],
         [child.packet.data for child in children],
@@ -388,7 +394,7 @@ def _make_batch(fence: Fence, deed: ChildBatch, row: _Row, lanes: LaneFinder, se
         environment_id,
         deed.request,
         deed.items,
-        lanes,
+        lanes.for_children(children_version(fence.lease, settings) or ""),
         settings,
         traceparent=fence.traceparent,
         lineage=fence.lineage,

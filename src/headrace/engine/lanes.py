@@ -7,8 +7,9 @@ may say otherwise. The lanes met lately are remembered for a few seconds, so a c
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, NamedTuple
 from uuid import UUID
 
@@ -60,34 +61,54 @@ class LaneFinder:
     book: LaneBook | None = None
     held_for: UUID | None = None
     version: str | None = None
+    prefers: str | None = None
     met: dict[LaneName, int] = field(default_factory=dict)
+    _children: LaneFinder | None = None
+
+    def for_children(self, version: str) -> LaneFinder:
+        """For runs that a run of this version waits for: its workers take them, or where none of it lives, any.
+
+        Runs of an order key stand in one line, whatever version they are for, and so stay in it.
+        """
+        if not version:
+            return self
+        if self._children is None:
+            self._children = replace(self, prefers=version, met={}, _children=None)
+        return self._children
 
     def find_lanes(self, names: Iterable[LaneName]) -> Plan[dict[LaneName, int]]:
         """Plan: the lane of each name. With ``held_for``, the id of a batch, lanes of its own that its seal opens.
 
         With a ``version``, the lanes of runs whose journal was begun by that version of the code.
         """
-        missing: list[LaneName] = []
+        missing: defaultdict[str | None, list[LaneName]] = defaultdict(list)
         for name in names:
             if name not in self.met:
                 known = self._recall(name)
                 if known is None:
-                    missing.append(name)
+                    missing[self._version_of(name)].append(name)
                 else:
                     self.met[name] = known
-        if missing:
-            self.met.update((yield from _make_lanes(self.environment_id, missing, self.held_for, self.version)))
+        for version, some in missing.items():
+            self.met.update((yield from _make_lanes(self.environment_id, some, self.held_for, version)))
         return self.met
 
     def keep_lanes(self) -> None:
         """After the commit: remembers what was met."""
         if self.book and not self.held_for:
-            self.book.keep_lanes(self.environment_id, self.met, self.version)
+            for version in {self._version_of(name) for name in self.met}:
+                own = {name: lane for name, lane in self.met.items() if self._version_of(name) == version}
+                self.book.keep_lanes(self.environment_id, own, version)
+        if self._children is not None:
+            self._children.keep_lanes()
+
+    def _version_of(self, name: LaneName) -> str | None:
+        return self.version or (None if name.kind == "ordered" or name.locked_to else self.prefers)
 
     def _recall(self, name: LaneName) -> int | None:
         if self.book is None or self.held_for:
             return None
-        return self.book.find_lane(self.environment_id, name, self.version)
+        return self.book.find_lane(self.environment_id, name, self._version_of(name))
 
 
 def _make_lanes(

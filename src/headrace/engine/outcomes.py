@@ -234,6 +234,8 @@ class RunView:
     started_at: datetime | None
     finished_at: datetime | None
     traceparent: str | None
+    version: str | None = None
+    """Of the code that had it last, or that it is locked to."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ _BATCH_COLUMNS: Final = (
 )  # fmt: skip
 _RUN_COLUMNS: Final = (
     "id", "task", "queue", "attempt", "batch_id", "batch_index", "parent_run_id", "root_run_id", "depth", "resumes", "idempotency_key", "created_at",
-    "updated_at", "delayed_until", "started_at", "finished_at", "traceparent",
+    "updated_at", "delayed_until", "started_at", "finished_at", "traceparent", "version",
 )  # fmt: skip
 
 
@@ -30,12 +30,16 @@ def read_batch(row: Any) -> BatchState:
 
 
 def read_run(row: Any) -> RunView:
-    """A run from a row of ``find_run`` and its kin. A queued run whose delay is not over reads as DELAYED."""
+    """A run from a row of ``find_run`` and its kin. A queued run that no worker ever could take reads as
+    PENDING_VERSION, and one whose delay is not over as DELAYED.
+    """
     options: dict[str, Any] = read_json(row["options"]) or {}
     status = RunStatus(row["status"])
+    if status is RunStatus.QUEUED:
+        status = RunStatus.PENDING_VERSION if row["pending"] else RunStatus.DELAYED if row["delayed"] else status
     return RunView(
         **{name: row[name] for name in _RUN_COLUMNS},
-        status=RunStatus.DELAYED if status is RunStatus.QUEUED and row["delayed"] else status,
+        status=status,
         payload=Packet(row["payload"], row["payload_type"] or JSON_TYPE),
         output=Packet(row["output"], row["output_type"] or JSON_TYPE) if status is RunStatus.COMPLETED else None,
         error=read_json(row["error"]),

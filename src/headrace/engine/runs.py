@@ -44,6 +44,8 @@ TriggerAnswer = RunCreated | RunExists | KeyConflict | BatchRefused
 
 _FIRST_ID: Final = UUID(int=0)
 _LAST_ID: Final = UUID(int=2**128 - 1)
+_QUEUED: Final = frozenset({RunStatus.QUEUED, RunStatus.DELAYED, RunStatus.PENDING_VERSION})
+"""What a run that is stored as QUEUED reads as."""
 
 
 async def trigger_run(
@@ -225,7 +227,7 @@ async def list_runs(
     if wanted.batch_id is not None:
         low = max(low, UUID(int=max(item_run_id(wanted.batch_id, 0).int - 1, 0)))
         high = min(high, UUID(int=item_run_id(wanted.batch_id, 2**31 - 1).int + 1))
-    statuses, delayed = _split_statuses(wanted.statuses)
+    statuses, readings = _split_statuses(wanted.statuses)
     rows = await engine.store.fetch(
         "list_runs_back" if before else "list_runs",
         environment_id,
@@ -238,7 +240,7 @@ async def list_runs(
         wanted.tags,
         wanted.created_from,
         wanted.created_to,
-        delayed,
+        readings,
         limit + 1,
     )
     runs = [read_run(row) for row in rows[:limit]]
@@ -248,13 +250,14 @@ async def list_runs(
     return RunPage(runs, has_older=more, has_newer=after is not None)
 
 
-def _split_statuses(statuses: frozenset[RunStatus] | None) -> tuple[list[str] | None, bool | None]:
-    """Stored statuses, and of the queued runs whether the delayed ones (True), the others (False) or all (None) are meant.
+def _split_statuses(statuses: frozenset[RunStatus] | None) -> tuple[list[str] | None, list[str] | None]:
+    """Stored statuses, and of the queued runs how those that are meant read (None: any of them).
 
-    DELAYED is QUEUED with a delay that is not over: no row has to be moved when it is.
+    DELAYED is QUEUED with a delay that is not over, PENDING_VERSION is QUEUED in a lane that nobody could ever claim from:
+    no row has to be moved when that changes.
     """
     if statuses is None:
         return None, None
-    stored = sorted({str(RunStatus.QUEUED if status is RunStatus.DELAYED else status) for status in statuses})
-    delayed, queued = RunStatus.DELAYED in statuses, RunStatus.QUEUED in statuses
-    return stored, None if delayed == queued else delayed
+    stored = sorted({str(RunStatus.QUEUED if status in _QUEUED else status) for status in statuses})
+    readings = statuses & _QUEUED
+    return stored, sorted(map(str, readings)) if readings not in (frozenset[RunStatus](), _QUEUED) else None

@@ -14,8 +14,10 @@ from headrace.engine.environments import find_environment
 from headrace.engine.outcomes import LeaseLost, WorkerLease
 from headrace.engine.queues import count_again, declare_queues
 from headrace.engine.rescues import find_pinned_lanes, rescue_arguments, worker_stopped_error
+from headrace.engine.versions import note_version
 from headrace.errors import ConfigurationError
 from headrace.queues import Queue
+from headrace.settings import Settings
 from headrace.store.statements import Plan, query
 
 
@@ -36,11 +38,17 @@ class TaskRegistration:
 
 
 async def register_worker(
-    engine: Engine, environment_slug: str, *, name: str, tasks: Sequence[TaskRegistration], version: str = ""
+    engine: Engine,
+    environment_slug: str,
+    *,
+    name: str,
+    tasks: Sequence[TaskRegistration],
+    version: str = "",
+    queues: Sequence[str] | None = None,
 ) -> WorkerLease:
-    """A new lease, and the tasks made known, with their schedules.
+    """A new lease, and the tasks made known, with their schedules and the version that the worker runs.
 
-    Raises ConfigurationError where there is no such environment, a task's schedule can't be, or two tasks say different
+    ``queues`` are those that it claims from; None: all. Raises ConfigurationError where there is no such environment, a task's schedule can't be, or two tasks say different
     things of one queue.
     """
     environment = await find_environment(engine, environment_slug)
@@ -49,9 +57,10 @@ async def register_worker(
             f"HEADRACE_ENVIRONMENT is {environment_slug!r}, but there is no such environment; there are dev, staging and prod."
         )
     declared = [read_declaration(task.id, task.cron, environment.slug) for task in tasks]
-    queues = _collect_queues(tasks)
+    limited = _collect_queues(tasks)
+    own_queues = list(queues) if queues is not None else None
     worker_id, changed = await engine.store.run_plan(
-        _register(environment.id, name, tasks, declared, queues, version, engine.settings.lease)
+        _register(environment.id, name, tasks, declared, limited, version, own_queues, engine.settings)
     )
     await count_again(engine, environment.id, changed)
     return WorkerLease(worker_id, environment.id, version)
@@ -70,7 +79,7 @@ async def retire_worker(engine: Engine, lease: WorkerLease) -> int:
     any number of deployments.
     """
     released = await engine.store.run_plan(_retire(lease))
-    if released:
+    if released or lease.version:  # what was left to its version may be anybody's now
         engine.notices.runs_ready(lease.environment_id)
     return released
 
@@ -80,15 +89,17 @@ def _register(
     name: str,
     tasks: Sequence[TaskRegistration],
     declared: Sequence[Declaration],
-    queues: Sequence[Queue],
+    limited: Sequence[Queue],
     version: str,
-    lease: float,
+    queues: list[str] | None,
+    settings: Settings,
 ) -> Plan[tuple[int, list[str]]]:
+    known = [task.id for task in tasks]
     if tasks:
         yield from query(
             "register_tasks",
             environment_id,
-            [task.id for task in tasks],
+            known,
             [task.queue for task in tasks],
             [task.max_attempts for task in tasks],
             [task.skips_failed for task in tasks],
@@ -96,11 +107,12 @@ def _register(
         )
     if declared:
         yield from write_declarations(environment_id, declared)
-    changed = yield from declare_queues(environment_id, queues)
+    changed = yield from declare_queues(environment_id, limited)
     yield from query("lock_versions")  # no sweep closes the version's lanes from here on to the commit
-    rows = yield from query("register_worker", environment_id, name, lease, version)
+    rows = yield from query("register_worker", environment_id, name, settings.lease, version, known, queues)
     if version:
         yield from query("open_version_lanes", environment_id, version)
+        yield from note_version(environment_id, version, known, promotes=settings.promote == "auto")
     return rows[0]["id"], changed
 
 

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from headrace.version_names import find_version_fault
+
 IdempotencyKey = Annotated[str, Meta(max_length=2048)]
 MAX_TAGS: Final = 10
 MAX_TAG_LENGTH: Final = 128
@@ -91,6 +93,8 @@ class RunOptions(Struct, frozen=True, rename="camel", omit_defaults=True):
             raise ValueError(
                 "a run has a concurrencyKey or an orderKey, not both were given: with an orderKey one run of the key goes at a time"
             )
+        if self.lock_to_version is not None and (fault := find_version_fault(self.lock_to_version)):
+            raise ValueError(f"lockToVersion {fault}")
         if self.order_key is not None and self.lock_to_version is not None:
             raise ValueError(
                 "a run with an orderKey can't be locked to a version (lockToVersion): it would wait in another line than the "

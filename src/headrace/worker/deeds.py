@@ -41,6 +41,7 @@ from headrace.engine.outcomes import (
     StreamRefused,
 )
 from headrace.engine.token_credentials import describe_token
+from headrace.engine.versions import children_version
 from headrace.errors import BatchTriggerError, ConfigurationError, LimitError, PayloadError
 from headrace.ids import (
     format_run_id,
@@ -220,7 +221,14 @@ class Deeds:
         items = self._store_items(op.items, run, inherit=op.inherit_tags)
         for item in items:
             item.packet = await self._offload(item.packet)
-        answer = await batches.store_chunk(self._engine, environment_id, batch, items, hold=partial(hold_run, fence))
+        answer = await batches.store_chunk(
+            self._engine,
+            environment_id,
+            batch,
+            items,
+            hold=partial(hold_run, fence),
+            prefers=children_version(fence.lease, self._engine.settings),
+        )
         if isinstance(answer, StreamRefused | BatchRefused):
             raise _describe_unsealed(op.batch_id, answer)
 

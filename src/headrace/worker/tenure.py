@@ -38,12 +38,14 @@ class Tenure:
         tasks: Sequence[TaskRegistration],
         *,
         version: str,
+        queues: Sequence[str] | None = None,
         on_loss: Callable[[WorkerLease], None],
         on_begin: Callable[[WorkerLease], None],
     ) -> None:
         self._engine = engine
         self._tasks = tasks
         self._version = version
+        self._queues = queues
         self._on_loss = on_loss
         self._on_begin = on_begin
         self._ended = False
@@ -91,6 +93,7 @@ class Tenure:
                 name=self.name,
                 tasks=self._tasks,
                 version=self._version,
+                queues=self._queues,
             )
         self.lease = lease
         self.note_renewal(sent_at)

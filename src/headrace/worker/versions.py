@@ -12,13 +12,22 @@ from headrace.tasks import Task
 
 
 def find_version(tasks: Iterable[Task[Any, Any]]) -> str:
-    """Twelve hexadecimal digits that change with any of these tasks' source files."""
-    files = {Path(found) for task in tasks if (found := _file_of(task))}
+    """Twelve hexadecimal digits that change with any of these tasks' source files.
+
+    Workers that serve different tasks out of the same files run the same version.
+    """
+    files: set[Path] = set()
+    homeless: list[str] = []
+    for task in tasks:
+        if found := _file_of(task):
+            files.add(Path(found))
+        else:
+            homeless.append(task.id)
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(file.name.encode())
         digest.update(file.read_bytes())
-    for task_id in sorted(task.id for task in tasks):
+    for task_id in sorted(homeless):
         digest.update(task_id.encode())
     return digest.hexdigest()[:12]
 

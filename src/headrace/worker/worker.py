@@ -79,6 +79,7 @@ class Worker:
             engine,
             [_register_task(task) for task in known.values()],
             version=engine.settings.version or find_version(known.values()),
+            queues=queues,
             on_loss=self._drop_lease,
             on_begin=self._take_lease,
         )
@@ -143,7 +144,8 @@ class Worker:
             return await self._work()
 
     async def _work(self) -> bool:
-        watcher = await self._open_desk()
+        recalls = Recalls(self._engine, self._tenure, self._executor)
+        watcher = await self._open_desk(recalls)
         _log.info("worker started", name=self._tenure.name, concurrency=self._executor.free, tasks=self._tasks)
         try:
             async with asyncio.TaskGroup() as group:
@@ -153,7 +155,7 @@ class Worker:
                     group.create_task(self._heartbeat.run()),
                     group.create_task(self._completer.run()),
                     group.create_task(watcher.run()),
-                    group.create_task(Recalls(self._engine, self._tenure, self._executor).run()),
+                    group.create_task(recalls.run()),
                 ]
                 self._state = "running"
                 self.ready.set()
@@ -169,7 +171,7 @@ class Worker:
             self._state = "stopped"
         return ended
 
-    async def _open_desk(self) -> Watcher:
+    async def _open_desk(self, recalls: Recalls) -> Watcher:
         lease = self._tenure.lease
         environment = await find_environment(self._engine, self._engine.settings.environment)
         assert lease is not None, "it was registered"
@@ -180,7 +182,7 @@ class Worker:
             watcher,
             Deeds(self._engine, environment),
             on_waiting=self._executor.put_downs.note_waiting,
-            on_lost=self._executor.drop,
+            on_lost=recalls.look_now,
         )
         self._executor.open(desk)
         return watcher

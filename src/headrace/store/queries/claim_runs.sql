@@ -1,11 +1,12 @@
 -- Claims a chunk for a worker whose lease is not over, and renews it: the worker's row is locked, so that whoever ends the
 -- lease finds every run that it claimed. Every open lane of its tasks gives an equal share of its head; another worker's
 -- claim in progress is stepped over. Lanes with keys or limits are claim_limited_runs' to pick from: here it is only said that
--- there are some. A lane of another version of the code is left to that version's workers, while one lives or for ever.
+-- there are some. A lane of another version of the code is left to that version's workers, while one lives that would claim from
+-- it, or for ever; so is a lane of no version to those of the task's current version.
 -- The runs are then met by their place in the table, because after a join by id the planner would read all of the table once
 -- statistics are missing; for the same reason a lane's head is asked for by ORDER BY and LIMIT, which no plan can make a join
 -- of all lanes with all runs. Indexes: workers_pkey, workers_by_version, lanes_open, environments_pkey, queues_environment_id_name_key,
--- runs_ready.
+-- tasks_pkey, versions_environment_id_version_key, runs_ready.
 WITH lease AS (
     UPDATE headrace.workers SET lease_until = headrace.clock() + make_interval(secs => $6::float8)
     WHERE id = $2::bigint AND ended_at IS NULL
@@ -17,12 +18,15 @@ lanes AS MATERIALIZED (
     FROM headrace.lanes AS l
     JOIN headrace.environments AS e ON e.id = l.environment_id
     LEFT JOIN headrace.queues AS q ON q.environment_id = l.environment_id AND q.name = l.queue
+    LEFT JOIN headrace.tasks AS t ON t.environment_id = l.environment_id AND t.id = l.task
+    CROSS JOIN LATERAL (SELECT coalesce(l.version, t.current_version) AS wanted) AS v
     WHERE l.environment_id = $1::integer AND l.open AND l.task = ANY($3::text[])
         AND ($4::text[] IS NULL OR l.queue = ANY($4::text[]))
         AND e.paused_at IS NULL AND q.paused_at IS NULL
-        AND (l.kind = 'ordered' OR l.version IS NULL OR l.version = $7::text OR NOT (l.locked OR EXISTS (
+        AND (l.kind = 'ordered' OR v.wanted IS NULL OR v.wanted = $7::text OR NOT (l.locked OR EXISTS (
             SELECT FROM headrace.workers AS w
-            WHERE w.environment_id = l.environment_id AND w.version = l.version AND w.ended_at IS NULL
+            WHERE w.environment_id = l.environment_id AND w.version = v.wanted AND w.ended_at IS NULL
+                AND (w.tasks IS NULL OR l.task = ANY(w.tasks)) AND (w.queues IS NULL OR l.queue = ANY(w.queues))
         )))
 ),
 heads AS MATERIALIZED (
@@ -49,7 +53,8 @@ picked AS MATERIALIZED (
 claimed AS (
     UPDATE headrace.runs AS r
     SET status = 'EXECUTING', attempt = r.attempt + 1, worker_id = $2::bigint, started_at = headrace.clock(),
-        updated_at = headrace.clock(), expires_at = NULL, counted_in = NULL
+        updated_at = headrace.clock(), expires_at = NULL, counted_in = NULL,
+        version_id = (SELECT v.id FROM headrace.versions AS v WHERE v.environment_id = $1::integer AND v.version = $7::text)
     WHERE r.ctid = ANY(ARRAY(SELECT p.ctid FROM picked AS p))
     RETURNING r.id, r.lane_id, r.attempt, r.failures, r.payload, r.payload_type, r.batch_id, r.batch_index,
         r.options::text AS options, r.created_at, r.traceparent, r.parent_run_id, r.resumes, r.root_run_id, r.depth,

@@ -3,7 +3,8 @@
 SELECT r.id, l.task, l.queue, r.status, r.payload, r.payload_type, r.output, r.output_type, r.error::text AS error, r.attempt,
     r.batch_id, r.batch_index, r.parent_run_id, r.root_run_id, r.depth, r.resumes, r.metadata::text AS metadata,
     r.idempotency_key, r.options::text AS options, r.created_at, r.updated_at,
-    r.delayed_until, r.started_at, r.finished_at, r.traceparent, r.delayed_until > headrace.clock() AS delayed
+    r.delayed_until, r.started_at, r.finished_at, r.traceparent, r.delayed_until > headrace.clock() AS delayed, l.pending,
+    coalesce(v.version, CASE WHEN l.locked THEN l.version END) AS version
 FROM (
     SELECT r.* FROM headrace.runs AS r
     WHERE r.environment_id = $1::integer AND r.id > $2::uuid AND r.id < $3::uuid
@@ -21,10 +22,16 @@ FROM (
         AND ($9::timestamptz IS NULL OR r.created_at >= $9::timestamptz)
         AND ($10::timestamptz IS NULL OR r.created_at <= $10::timestamptz)
         AND (
-            $11::boolean IS NULL OR r.status <> 'QUEUED'
-            OR coalesce(r.delayed_until > headrace.clock(), false) = $11::boolean
+            $11::text[] IS NULL OR r.status <> 'QUEUED' OR CASE
+                WHEN r.lane_id = ANY(ARRAY(
+                    SELECT l.id FROM headrace.lane_states AS l WHERE l.environment_id = $1::integer AND l.pending
+                )) THEN 'PENDING_VERSION'
+                WHEN r.delayed_until > headrace.clock() THEN 'DELAYED'
+                ELSE 'QUEUED'
+            END = ANY($11::text[])
         )
     ORDER BY r.id LIMIT $12::integer
 ) AS r
-JOIN headrace.lanes AS l ON l.id = r.lane_id
+JOIN headrace.lane_states AS l ON l.id = r.lane_id
+LEFT JOIN headrace.versions AS v ON v.id = r.version_id
 ORDER BY r.id
