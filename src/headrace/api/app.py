@@ -13,7 +13,21 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from headrace.api import batches, filters, health, items, limits, metadata, runs, schedules, tasks, waitpoints
+from headrace.api import (
+    batches,
+    filters,
+    health,
+    items,
+    limits,
+    metadata,
+    queues,
+    replays,
+    reschedules,
+    runs,
+    schedules,
+    tasks,
+    waitpoints,
+)
 from headrace.api.access import AccessLog
 from headrace.api.authentication import require_authorization
 from headrace.api.errors import AnsweredError, answer_error, answer_missing
@@ -33,10 +47,23 @@ from headrace.protocol.batches import (
 )
 from headrace.protocol.metadata import MetadataResponse, UpdateMetadata
 from headrace.protocol.openapi import NDJSON_MEDIA, Operation, Parameter, build_document
+from headrace.protocol.queues import (
+    DeclareQueue,
+    EnvironmentState,
+    LimitEnvironment,
+    NamedQueue,
+    OverrideQueue,
+    PauseEnvironment,
+    PauseQueue,
+    QueueItem,
+    QueueList,
+)
 from headrace.protocol.runs import (
     AddTags,
     AddTagsResponse,
     CancelResponse,
+    ReplayRun,
+    RescheduleRun,
     RunDetail,
     RunList,
     RunResult,
@@ -96,6 +123,11 @@ _SCHEDULE_PAGES: Final = (
     Parameter("filter[task]", "query", "A task id"),
     Parameter("page", "query", "Which page, from 1", int),
     Parameter("perPage", "query", f"Schedules a page: 1 to {filters.MAX_PAGE}, default {filters.DEFAULT_PAGE}", int),
+)
+
+_QUEUE_PAGES: Final = (
+    Parameter("page", "query", "Which page, from 1", int),
+    Parameter("perPage", "query", f"Queues a page: 1 to {filters.MAX_PAGE}, default {filters.DEFAULT_PAGE}", int),
 )
 
 
@@ -274,6 +306,28 @@ ENDPOINTS: Final = (
     Endpoint(
         Operation(
             "POST",
+            "/api/v1/runs/{run_id}/replay",
+            "Make a new run of what a run was asked to do; a body is optional",
+            request=ReplayRun,
+            responses={200: TriggerResponse},
+            parameters=(_REQUEST_ID, _TRACE),
+        ),
+        replays.replay_run,
+    ),
+    Endpoint(
+        Operation(
+            "POST",
+            "/api/v1/runs/{run_id}/reschedule",
+            "Give a run that is delayed another time",
+            request=RescheduleRun,
+            responses={200: RunDetail},
+        ),
+        reschedules.reschedule_run,
+        max_body=lambda _: limits.CREATE_BATCH_MAX_SIZE,
+    ),
+    Endpoint(
+        Operation(
+            "POST",
             "/api/v1/schedules",
             "Create a schedule, or change the one of its deduplication key",
             request=CreateSchedule,
@@ -375,6 +429,95 @@ ENDPOINTS: Final = (
             responses={200: AddTagsResponse},
         ),
         metadata.add_tags,
+        max_body=lambda _: limits.CREATE_BATCH_MAX_SIZE,
+    ),
+    Endpoint(
+        Operation("GET", "/api/v1/queues", "List queues", responses={200: QueueList}, parameters=_QUEUE_PAGES),
+        queues.list_queues,
+    ),
+    Endpoint(
+        Operation(
+            "GET",
+            "/api/v1/queues/{queue}",
+            "Retrieve a queue",
+            responses={200: QueueItem},
+            parameters=(Parameter("type", "query", "What the path names it by: id (default), task or custom"),),
+        ),
+        queues.retrieve_queue,
+    ),
+    Endpoint(
+        Operation(
+            "PUT",
+            "/api/v1/queues/{queue}",
+            "Say what a queue may do at once",
+            request=DeclareQueue,
+            responses={200: QueueItem},
+        ),
+        queues.declare_queue,
+        max_body=lambda _: limits.CREATE_BATCH_MAX_SIZE,
+    ),
+    Endpoint(
+        Operation(
+            "POST",
+            "/api/v1/queues/{queue}/pause",
+            "Pause a queue, or resume it",
+            request=PauseQueue,
+            responses={200: QueueItem},
+        ),
+        queues.pause_queue,
+        max_body=lambda _: limits.CREATE_BATCH_MAX_SIZE,
+    ),
+    Endpoint(
+        Operation(
+            "POST",
+            "/api/v1/queues/{queue}/concurrency/override",
+            "Set a limit over the declared one",
+            request=OverrideQueue,
+            responses={200: QueueItem},
+        ),
+        queues.override_queue,
+        max_body=lambda _: limits.CREATE_BATCH_MAX_SIZE,
+    ),
+    Endpoint(
+        Operation(
+            "POST",
+            "/api/v1/queues/{queue}/concurrency/reset",
+            "Let the declared limit hold again",
+            request=NamedQueue,
+            responses={200: QueueItem},
+        ),
+        queues.reset_queue,
+        max_body=lambda _: limits.CREATE_BATCH_MAX_SIZE,
+    ),
+    Endpoint(
+        Operation(
+            "GET",
+            "/api/v1/environment",
+            "What the environment of the key may do at once, and does",
+            responses={200: EnvironmentState},
+        ),
+        queues.retrieve_environment,
+    ),
+    Endpoint(
+        Operation(
+            "POST",
+            "/api/v1/environment/pause",
+            "Pause the environment, or resume it",
+            request=PauseEnvironment,
+            responses={200: EnvironmentState},
+        ),
+        queues.pause_environment,
+        max_body=lambda _: limits.CREATE_BATCH_MAX_SIZE,
+    ),
+    Endpoint(
+        Operation(
+            "POST",
+            "/api/v1/environment/concurrency",
+            "Set how many runs of the environment may execute at once",
+            request=LimitEnvironment,
+            responses={200: EnvironmentState},
+        ),
+        queues.limit_environment,
         max_body=lambda _: limits.CREATE_BATCH_MAX_SIZE,
     ),
     Endpoint(
