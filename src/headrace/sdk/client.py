@@ -41,7 +41,10 @@ from headrace.sdk import flows, transactions
 from headrace.sdk.effects import Flow
 from headrace.sdk.handles import AsyncBatchHandle, AsyncRunHandle, BatchHandle, RunHandle
 from headrace.sdk.inputs import Filter, count_items, name_filters, refuse_running_loop, spell_ttl
+from headrace.sdk.lifecycle import AsyncLifeCalls, LifeCalls
 from headrace.sdk.metadata import make_operations
+from headrace.sdk.queues import AsyncQueueCalls, QueueCalls
+from headrace.sdk.replays import AsyncReplayCalls, ReplayCalls
 from headrace.sdk.runners import run_flow, run_flow_async
 from headrace.sdk.schedules import AsyncScheduleCalls, ScheduleCalls
 from headrace.sdk.segments import ItemSource, describe_empty
@@ -136,7 +139,7 @@ class _Common:
         )
 
 
-class Client(_Common, TokenCalls, ScheduleCalls):
+class Client(_Common, QueueCalls, LifeCalls, TokenCalls, ScheduleCalls, ReplayCalls):
     """Triggers runs and reads what became of them, from code without an event loop.
 
     >>> with Client() as client:                                # doctest: +SKIP
@@ -376,7 +379,7 @@ class Client(_Common, TokenCalls, ScheduleCalls):
         return run_flow(flow, self._http)
 
 
-class AsyncClient(_Common, AsyncTokenCalls, AsyncScheduleCalls):
+class AsyncClient(_Common, AsyncQueueCalls, AsyncLifeCalls, AsyncTokenCalls, AsyncScheduleCalls, AsyncReplayCalls):
     """Client for an event loop: the same calls, awaited; ``items`` may be an async iterable. See Client."""
 
     def __init__(self, url: str | None = None, *, api_key: str | None = None) -> None:
