@@ -16,6 +16,8 @@ from headrace.cli.connection import open_client, told_when_missing
 from headrace.cli.options import ApiKey, ApiUrl, Json
 from headrace.cli.outcome import FAILED, OK, USAGE, CommandError
 from headrace.cli.output import err, out, print_fields, print_json
+from headrace.cli.run_options import SharedRunOptions, list_options
+from headrace.errors import ConfigurationError
 
 T = TypeVar("T")
 
@@ -47,6 +49,7 @@ def run(
         Path | None,
         Parameter(help="File for the results as NDJSON, in order; implies --wait", env_var="HEADRACE_BATCH_RESULTS"),
     ] = None,
+    options: SharedRunOptions | None = None,
     json: Json = False,
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
@@ -62,7 +65,10 @@ def run(
         sink = stack.enter_context(_open_results(results)) if results else None
         progress = stack.enter_context(Progress(*columns, console=err, disable=not err.is_terminal))
         payloads = _show(progress, "streamed", None, _read_payloads(source, items))
-        handle = client.batch_trigger(task, payloads)
+        try:
+            handle = client.batch_trigger(task, payloads, **list_options(options))
+        except ConfigurationError as error:
+            raise CommandError(str(error), USAGE) from None
         succeeded = failed = 0
         if wait or results:
             for outcome in _show(progress, "finished", handle.run_count, handle.results()):
