@@ -121,6 +121,7 @@ async def view_item_result(call: Call, result: ItemResult) -> RunResult:
 def _list_fields(run: RunView, environment: Environment) -> dict[str, Any]:
     status = run.status
     ttl: Any = run.options.get("ttl")
+    replayed: Any = run.options.get("replayedFrom")
     return {
         "id": ids.format_run_id(run.id),
         "status": str(status),
@@ -149,6 +150,7 @@ def _list_fields(run: RunView, environment: Environment) -> dict[str, Any]:
         "ttl": UNSET if ttl is None else spell_duration(ttl),
         "idempotency_key": run.idempotency_key or UNSET,
         "batch_id": ids.format_batch_id(run.batch_id) if run.batch_id else UNSET,
+        "replayed_from": ids.format_run_id(UUID(replayed)) if replayed else UNSET,
     }
 
 

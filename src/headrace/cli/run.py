@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any, Final, cast
 
 import msgspec
@@ -9,10 +10,12 @@ from cyclopts import App, Parameter
 
 from headrace.cli.connection import open_client, told_when_missing
 from headrace.cli.options import ApiKey, ApiUrl, Json
-from headrace.cli.outcome import OK, USAGE, CommandError
+from headrace.cli.outcome import FAILED, OK, USAGE, CommandError
 from headrace.cli.output import describe_error, format_value, print_fields, print_json, print_table
+from headrace.errors import ResultTimeoutError, RunFailedError
 
-run_app: Final = App(name="run", help="Look at runs, and cancel them.")
+run_app: Final = App(name="run", help="Trigger runs, look at them, and cancel them.")
+run_app.command("headrace.cli.run_trigger:trigger", name="trigger", help="Trigger one run of a task, and print its id.")
 
 
 @run_app.command
@@ -44,6 +47,7 @@ def show(
             "tags": ", ".join(run.get("tags") or []) or None,
             "batch": run.get("batchId"),
             "parent": related.get("parent", {}).get("id"),
+            "replays": run.get("replayedFrom"),
             "metadata": format_value(run.get("metadata")),
             "payload": format_value(run.get("payload")),
             "output": format_value(run.get("output")),
@@ -74,6 +78,71 @@ def cancel(
     else:
         print_fields({"id": run["id"], "status": run["status"]})
     return OK
+
+
+@run_app.command
+def reschedule(
+    run_id: Annotated[str, Parameter(help="Id of the run")],
+    /,
+    *,
+    delay: Annotated[
+        str, Parameter(help="How long from now, such as 2h, or a date in ISO 8601", env_var="HEADRACE_RUN_DELAY")
+    ],
+    json: Json = False,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> int:
+    """Give a run that is delayed another time. One that is due stays as it is."""
+    with open_client(api_url, api_key) as client, told_when_missing(f"run {run_id}"):
+        run: dict[str, Any] = client.reschedule_run(run_id, delay)
+    told = {"id": run["id"], "status": run["status"], "delayedUntil": run.get("delayedUntil")}
+    if json:
+        print_json(told)
+    else:
+        print_fields({"id": told["id"], "status": told["status"], "delayed until": told["delayedUntil"]})
+    return OK
+
+
+@run_app.command
+def replay(
+    run_id: Annotated[str, Parameter(help="Id of the run")],
+    /,
+    *,
+    payload: Annotated[
+        str | None,
+        Parameter(help="Another payload, as JSON; without it the same one", env_var="HEADRACE_RUN_REPLAY_PAYLOAD"),
+    ] = None,
+    options: Annotated[
+        str | None,
+        Parameter(
+            help='Options over those that are copied, a JSON object such as \'{"delay": "1h", "tags": ["again"]}\'',
+            env_var="HEADRACE_RUN_REPLAY_OPTIONS",
+        ),
+    ] = None,
+    wait: Annotated[
+        str | None,
+        Parameter(
+            help="Wait for the end of the new run for this long, such as 30s", env_var="HEADRACE_RUN_REPLAY_WAIT"
+        ),
+    ] = None,
+    json: Json = False,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> int:
+    """Make a new run of what a run was asked to do. With --wait, exit code 1 where it did not end well in that time."""
+    given: dict[str, Any] = {} if payload is None else {"payload": _read_json("--payload", payload)}
+    with open_client(api_url, api_key) as client, told_when_missing(f"run {run_id}"):
+        handle = client.replay_run(run_id, **given, **_read_object("--options", options))
+        if wait is not None:
+            with suppress(RunFailedError, ResultTimeoutError):
+                handle.result(timeout=wait)
+        run: dict[str, Any] = handle.retrieve()
+    shown = {"id": run["id"], "replayedFrom": run.get("replayedFrom"), "status": run["status"]}
+    if json:
+        print_json(shown)
+    else:
+        print_fields({"id": run["id"], "replays": run.get("replayedFrom"), "status": run["status"]})
+    return OK if wait is None or run["isSuccess"] else FAILED
 
 
 @run_app.command
@@ -140,6 +209,13 @@ def metadata(
     else:
         print_fields({key: format_value(value) for key, value in shown.items()})
     return OK
+
+
+def _read_json(name: str, text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise CommandError(f"{name} takes JSON, and was given {text!r}: {error}", USAGE) from None
 
 
 def _read_object(name: str, text: str | None) -> dict[str, Any]:

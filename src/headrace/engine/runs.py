@@ -101,7 +101,7 @@ class _Order:
     @property
     def fingerprint(self) -> bytes:
         """Of the request. The uploaded path of a large payload differs from try to try, so payloads are left out."""
-        return fingerprint_request([self.task, self.options])
+        return fingerprint_request([self.task, self.options, *([self.origin] if self.origin else [])])
 
     def arguments(self, environment_id: int, lane: int, run_id: UUID) -> list[Any]:
         """What ``insert_run`` takes first."""

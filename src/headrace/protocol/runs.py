@@ -31,6 +31,12 @@ class CancelResponse(Struct, frozen=True):
     id: str
 
 
+class RescheduleRun(Struct, frozen=True):
+    """Body of ``POST /api/v1/runs/{id}/reschedule``: a duration such as "1h30m", or an ISO 8601 date; in the past is at once."""
+
+    delay: str
+
+
 class AddTags(Struct, frozen=True):
     """Body of ``POST /api/v1/runs/{id}/tags``: one tag, or several."""
 
@@ -41,6 +47,13 @@ class AddTagsResponse(Struct, frozen=True):
     """Answer to it, in words."""
 
     message: str
+
+
+class ReplayRun(Struct, frozen=True, rename="camel"):
+    """Body of ``POST /api/v1/runs/{id}/replay``, all of it optional: another payload, options over those that are copied."""
+
+    payload: Raw | UnsetType = UNSET
+    options: RunOptions | None = None
 
 
 class RunAttempt(Struct, frozen=True, rename="camel"):
@@ -95,6 +108,8 @@ class RunListItem(Struct, frozen=True, rename="camel", kw_only=True):
     idempotency_key: str | UnsetType = UNSET
     version: str | UnsetType = UNSET
     batch_id: str | UnsetType = UNSET
+    replayed_from: str | UnsetType = UNSET
+    """The run that this one replays."""
 
 
 class RunDetail(RunListItem, frozen=True, rename="camel", kw_only=True):
