@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ AnyTask = Task[Any, Any] | str
 class SharedOptions(TypedDict, total=False):
     """What may be said of every run of a batch. Durations are seconds, timedelta or text such as "5m".
 
-    ``delay`` may also be a datetime: local time, unless it says otherwise.
+    ``delay`` may also be a datetime, or one as ISO 8601 text: local time, unless it says otherwise.
     """
 
     delay: Duration | datetime
@@ -176,7 +177,11 @@ class LineEncoder:
         return b'"task":%s' % encode_json(task_id(task)) + (b',"options":%s' % encode_json(wire) if wire else b"")
 
 
-def _delay_text(value: Duration | datetime) -> str:
+def spell_delay(value: Duration | datetime) -> str:
+    """A delay as the wire has it: a duration, or a date. Raises ValueError where it is none."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = datetime.fromisoformat(value)
     return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else spell_duration(value)
 
 
@@ -199,7 +204,7 @@ def spell_duration(value: Duration) -> str:
 
 
 _TRANSLATIONS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
-    "delay": ("delay", _delay_text),
+    "delay": ("delay", spell_delay),
     "tags": ("tags", lambda value: [value] if isinstance(value, str) else list(value)),
     "max_attempts": ("maxAttempts", int),
     "retry": ("retry", _spell_retry),

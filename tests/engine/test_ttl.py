@@ -155,6 +155,7 @@ async def test_a_run_that_was_started_once_never_expires(engine: Engine) -> None
 
 
 async def test_a_delayed_run_that_is_not_due_does_not_expire(engine: Engine) -> None:
+    await register(engine)
     run_id = await trigger(engine, ttl="1s", delay="1h")
     assert (await sweeps.sweep_once(engine)).runs_expired == 0
     assert await status_of(engine, run_id) == "DELAYED"
@@ -169,7 +170,7 @@ async def test_who_waits_gets_the_error(engine: Engine) -> None:
     await make_overdue(engine, child)
     await sweeps.sweep_once(engine)
     assert (await read_state(engine, parent.id))[0] == "QUEUED"
-    [point] = await journals.read_points(engine, 1, [(parent.id, "point")])
+    [point] = (await journals.read_journals(engine, 1, [parent.id]))[parent.id]
     assert (point.pending, point.status, point.error and point.error["code"]) == (False, "EXPIRED", "TASK_RUN_EXPIRED")
     await assert_invariants(engine)
 

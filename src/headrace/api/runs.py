@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from msgspec import UNSET
 from starlette.responses import Response
 
@@ -17,9 +19,13 @@ from headrace.protocol.statuses import TERMINAL_RUN_STATUSES, RunStatus
 
 async def retrieve_run(call: Call) -> Response:
     """A run with its payload, output, error and ended attempts."""
-    run = await _find_readable(call)
-    attempts = await runs.list_attempts(call.engine, call.environment_id, run.id)
-    return answer_json(200, await views.view_run_detail(call, run, attempts))
+    return await _answer_run(call, await _find_readable(call))
+
+
+async def answer_run(call: Call, run_id: UUID) -> Response:
+    """A run as it is retrieved, by whoever may have just changed it."""
+    run = await runs.find_run(call.engine, call.environment_id, run_id)
+    return await _answer_run(call, run) if run else answer_missing()
 
 
 async def retrieve_result(call: Call) -> Response:
@@ -61,6 +67,11 @@ async def list_runs(call: Call) -> Response:
         ),
     )
     return answer_json(200, answer)
+
+
+async def _answer_run(call: Call, run: RunView) -> Response:
+    attempts = await runs.list_attempts(call.engine, call.environment_id, run.id)
+    return answer_json(200, await views.view_run_detail(call, run, attempts))
 
 
 async def _find_readable(call: Call, *, seconds: float = 0) -> RunView:

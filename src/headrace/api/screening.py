@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC
 from typing import Final
 
 import msgspec
@@ -35,7 +34,7 @@ def refuse_faults(task: str, options: RunOptions | None) -> None:
         raise ValueError(f"payloadType {STORED_TYPE} names an object of the server's own and can't be sent")
     if holds_nul(_encode(options)):
         raise ValueError("options hold a NUL character")
-    _check_delay(options)
+    delayed_until(options)
     read_ttl(options)
     if options.idempotency_key_ttl:
         check_ttl(options.idempotency_key_ttl)
@@ -56,12 +55,3 @@ def check_ttl(text: str) -> None:
 def holds_nul(json_text: bytes) -> bool:
     """Whether a string in a JSON text holds a NUL character, which PostgreSQL's text can't."""
     return b"\\u0000" in json_text and _NUL.search(json_text) is not None
-
-
-def _check_delay(options: RunOptions) -> None:
-    try:
-        starts = delayed_until(options)
-        if starts is not None:
-            starts.astimezone(UTC)
-    except OverflowError:
-        raise ValueError(f"delay is {options.delay!r}, which is no date that a run can wait for") from None

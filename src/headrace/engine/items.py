@@ -80,21 +80,26 @@ def lane_name(task: str, options: RunOptions | None) -> LaneName:
 
 
 def delayed_until(options: RunOptions) -> datetime | None:
-    """When a delayed run may start: a duration from now, or an ISO 8601 date. Raises ValueError on other text.
+    """When a delayed run may start. Raises ValueError where its delay is none."""
+    return parse_delay(options.delay) if options.delay else None
+
+
+def parse_delay(text: str) -> datetime:
+    """A moment: a duration from now, or an ISO 8601 date. Raises ValueError on other text.
 
     A duration is added to this process's clock: it is a wish of the caller's, not a deadline between processes.
     """
-    if not options.delay:
-        return None
     try:
-        return datetime.now(UTC) + timedelta(seconds=parse_duration(options.delay))
+        return datetime.now(UTC) + timedelta(seconds=parse_duration(text))
     except (ValueError, OverflowError):
         pass
     try:
-        moment = datetime.fromisoformat(options.delay)
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except ValueError:
-        raise ValueError(f"delay is {options.delay!r}: give a duration such as '1h30m' or an ISO 8601 date") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        raise ValueError(f"delay is {text!r}: give a duration such as '1h30m' or an ISO 8601 date") from None
+    except OverflowError:
+        raise ValueError(f"delay is {text!r}, which is no date that a run can wait for") from None
 
 
 def read_ttl(options: RunOptions) -> float | None:
@@ -106,7 +111,9 @@ def read_ttl(options: RunOptions) -> float | None:
     except ValueError as error:
         raise ValueError(f"ttl: {error}") from None
     if seconds > LONGEST_TTL:
-        raise ValueError(f"ttl is {options.ttl!r}, but may be at most {LONGEST_TTL // 86_400} days; 0 is no limit at all")
+        raise ValueError(
+            f"ttl is {options.ttl!r}, but may be at most {LONGEST_TTL // 86_400} days; 0 is no limit at all"
+        )
     return seconds
 
 

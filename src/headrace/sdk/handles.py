@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from headrace.durations import Duration, parse_duration
@@ -72,6 +73,10 @@ class RunHandle(_RunFlows[R]):
         """Cancels it, and after it the children that it waits for. Once it has ended nothing happens."""
         self._client.cancel_run(self.id)
 
+    def reschedule(self, delay: Duration | datetime) -> dict[str, Any]:
+        """Gives it another time while it is delayed; see Client.reschedule_run."""
+        return self._client.reschedule_run(self.id, delay)
+
 
 class AsyncRunHandle(_RunFlows[R]):
     """RunHandle for an event loop."""
@@ -95,6 +100,10 @@ class AsyncRunHandle(_RunFlows[R]):
     async def cancel(self) -> None:
         """See RunHandle.cancel."""
         await self._client.cancel_run(self.id)
+
+    async def reschedule(self, delay: Duration | datetime) -> dict[str, Any]:
+        """See RunHandle.reschedule."""
+        return await self._client.reschedule_run(self.id, delay)
 
 
 class _BatchFlows(Generic[R]):

@@ -1,0 +1,45 @@
+"""Rescheduling: a run that is delayed is given another time. Once it is due it is a worker's, and stays as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from headrace.engine.engine import Engine
+from headrace.engine.items import parse_delay
+from headrace.engine.outcomes import RunMissing
+from headrace.engine.runs import find_run
+from headrace.protocol.statuses import RunStatus
+
+
+@dataclass(frozen=True, slots=True)
+class RunRescheduled:
+    """The run has the new time."""
+
+    run_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class RunNotDelayed:
+    """The run is not delayed, or not any more, and stays as it is."""
+
+    run_id: UUID
+    status: RunStatus
+
+
+async def reschedule_run(
+    engine: Engine, environment_id: int, run_id: UUID, delay: str
+) -> RunRescheduled | RunNotDelayed | RunMissing:
+    """Lets a delayed run start after ``delay``, a duration from now or an ISO 8601 date; in the past is at once.
+
+    Raises ValueError on other text.
+    """
+    moved = await engine.store.fetch("reschedule_run", environment_id, run_id, parse_delay(delay))
+    if moved:
+        engine.notices.runs_ready(environment_id)
+        return RunRescheduled(run_id)
+    found = await find_run(engine, environment_id, run_id)
+    if found is None:
+        return RunMissing()
+    # it was delayed a moment ago, or became due between the two looks
+    return RunNotDelayed(run_id, RunStatus.QUEUED if found.status is RunStatus.DELAYED else found.status)
