@@ -58,10 +58,8 @@ _COMMANDS: Final = {
     "token": ("headrace.cli.token:token_app", "List, create and complete tokens that runs wait for."),
     "schedule": ("headrace.cli.schedule:schedule_app", "Say what runs by itself, and when."),
     "keys": ("headrace.cli.keys:keys_app", "Create, list and revoke API keys."),
-    "environment": (
-        "headrace.cli.environment:environment_app",
-        "List environments, and say how long their runs may wait for their start.",
-    ),
+    "queue": ("headrace.cli.queue:queue_app", "List, pause and limit queues."),
+    "environment": ("headrace.cli.environment:environment_app", "List, pause and limit environments."),
     "bench": ("headrace.cli.bench:bench", "Measure headrace on this machine."),
     "demo": ("headrace.cli.demo:demo", "Count what is in Python's standard library, one run a file."),
     "doctor": ("headrace.cli.doctor:doctor", "Look at this installation and say what is wrong with it."),
