@@ -129,6 +129,12 @@ class RecallPage(Struct, frozen=True, tag=True):
     number: int
 
 
+class RecallWait(Struct, frozen=True, tag=True):
+    """What is known of a wait. Told: "new", "waiting" (it was come to before) or "told". Not a point: nothing is written."""
+
+    name: str
+
+
 class WaitTime(Struct, frozen=True, tag=True):
     """Seconds, or a date, that are to be over. Told: nothing."""
 
@@ -210,6 +216,7 @@ Op = (
     | FollowBatch
     | KeepPage
     | RecallPage
+    | RecallWait
     | WaitTime
     | MakeToken
     | AwaitToken
@@ -293,3 +300,18 @@ Told = (
     | dict[str, Any]
     | None
 )
+
+
+def kind_of_wait(op: Op) -> Literal["time", "run", "batch", "token"] | None:
+    """What ``op`` waits for; None for what is no wait."""
+    match op:
+        case TriggerRun(awaited=True):
+            return "run"
+        case AwaitBatch() | FollowBatch():
+            return "batch"
+        case WaitTime():
+            return "time"
+        case AwaitToken():
+            return "token"
+        case _:
+            return None

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from headrace.durable.ops import Op
-from headrace.durable.port import Port, inside_step
+from headrace.durable.ops import Op, RecallWait, kind_of_wait
+from headrace.durable.port import Around, Port, inside_step
 
 T = TypeVar("T")
 
@@ -94,6 +94,8 @@ class Pending(Generic[T]):
                         result = await _call(function, arguments)
                     case Take(items, most):
                         result = await _take(items, most)
+                    case op if self._port.around is not None and kind_of_wait(op):
+                        result = await _wait(self._port, self._port.around, op)
                     case op:
                         result = await self._port.perform(op)
             except Exception as raised:  # noqa: BLE001 - the flow is to see what its effect raised
@@ -114,10 +116,33 @@ class Pending(Generic[T]):
                         result = _call_blocking(function, arguments)
                     case Take(items, most):
                         result = _take_blocking(items, most)
+                    case op if self._port.around is not None and kind_of_wait(op):
+                        result = _wait_blocking(self._port, self._port.around, op)
                     case op:
                         result = self._port.perform_blocking(op)
             except Exception as raised:  # noqa: BLE001 - the flow is to see what its effect raised
                 error = raised
+
+
+async def _wait(port: Port, around: Around, op: Any) -> Any:
+    """A wait with its hooks. Each is called once: a replay comes to the wait as well, and calls what was not called before."""
+    known = await port.perform(RecallWait(op.name))
+    if known == "new":
+        await around.call("on_wait", op)
+    result = await port.perform(op)
+    if known != "told":
+        await around.call("on_resume", op)
+    return result
+
+
+def _wait_blocking(port: Port, around: Around, op: Any) -> Any:
+    known = port.perform_blocking(RecallWait(op.name))
+    if known == "new":
+        around.call_blocking("on_wait", op)
+    result = port.perform_blocking(op)
+    if known != "told":
+        around.call_blocking("on_resume", op)
+    return result
 
 
 async def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:

@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Awaitable, Generator
 from contextvars import ContextVar
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from headrace.durable.ops import Op
 from headrace.errors import NotInRunError
@@ -22,12 +22,29 @@ class PutDown(BaseException):
     """
 
 
+class Around(Protocol):
+    """The hooks around waits."""
+
+    async def call(self, moment: Literal["on_wait", "on_resume"], op: Op) -> None:
+        """Calls them on the event loop."""
+        ...
+
+    def call_blocking(self, moment: Literal["on_wait", "on_resume"], op: Op) -> None:
+        """Calls them in the thread of a ``def`` task."""
+        ...
+
+
 class Port(Protocol):
     """What a worker gives each run that it executes."""
 
     @property
     def names(self) -> Names:
         """The names of points that its code has come to."""
+        ...
+
+    @property
+    def around(self) -> Around | None:
+        """What is called around waits, where there is anything."""
         ...
 
     def perform(self, op: Op) -> Awaitable[Any]:
@@ -61,34 +78,47 @@ class Names:
 _current_port: ContextVar[Port | None] = ContextVar("headrace_current_port", default=None)
 
 
-_in_step: ContextVar[bool] = ContextVar("headrace_in_step", default=False)
+_INSIDE: Final = {
+    "step": "a step: a step is over or not, and a replay does not call it again. Use it in the task's function, between "
+    "steps, or make a task of the step.",
+    "hook": "this hook: a replay does not call it again. Use it in the task's function, or in a middleware.",
+}
+
+_inside: ContextVar[str] = ContextVar("headrace_inside", default="")
 
 
 def current_port(doing: str, instead: str, *, is_point: bool = True) -> Port:
     """The port of the current run. Raises NotInRunError, which says what was asked for and what to do instead.
 
-    Where it is a point it is refused inside of a step as well: a replay does not call the step's function again, so it would
+    Where it is a point it is refused inside of steps and most hooks as well: a replay does not call these again, so it would
     not come to the point.
     """
     port = _current_port.get()
     if port is None:
         raise NotInRunError(f"{doing} works inside of a run only, and this code is not executed by a worker. {instead}")
-    if is_point and _in_step.get():
-        raise NotInRunError(
-            f"{doing} can't be used inside of a step: a step is over or not, and a replay does not call it again. Use it in "
-            "the task's function, between steps, or make a task of the step."
-        )
+    if is_point and (inside := _inside.get()):
+        raise NotInRunError(f"{doing} can't be used inside of {_INSIDE[inside]}")
     return port
 
 
 @contextlib.contextmanager
 def inside_step() -> Generator[None]:
-    """Refuses durable points inside the block."""
-    token = _in_step.set(True)
+    """Refuses durable points inside the block: the function of a step."""
+    token = _inside.set("step")
     try:
         yield
     finally:
-        _in_step.reset(token)
+        _inside.reset(token)
+
+
+@contextlib.contextmanager
+def inside_hook() -> Generator[None]:
+    """Refuses durable points inside the block: a hook that no replay calls again."""
+    token = _inside.set("hook")
+    try:
+        yield
+    finally:
+        _inside.reset(token)
 
 
 def enter_port(port: Port) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar, get_type_hints, overload
 from headrace.durable.ops import BeginStep, EndStep, StepState, Value
 from headrace.durable.pending import Call, Pending, Steps
 from headrace.durable.port import current_port
-from headrace.errors import Abort, ConfigurationError, PayloadError, StepFailedError
+from headrace.errors import Abort, ConfigurationError, PayloadError, RetryAfter, StepFailedError
 from headrace.failures import describe_error
 from headrace.tasks import Retry
 from headrace.values import codec, encode_json
@@ -59,7 +59,7 @@ def _run_step(
         except Exception as error:  # noqa: BLE001 - whatever the user's code raises is the step's failure
             cause = error
             final = next((kind.__name__ for kind in _FINAL if isinstance(error, kind)), None)
-            delay = None if final or failures >= retry.max_attempts else retry.delay_after(failures)
+            delay = None if final or failures >= retry.max_attempts else _delay_after(error, retry, failures)
             told = describe_error(error) | ({"raise": final} if final else {})
             state = yield EndStep(point, error=told, retry_in=delay, failures=failures)
         else:
@@ -71,6 +71,10 @@ def _run_step(
                 raise kind(str(told.get("message"))) from cause
         raise StepFailedError(f"step {name!r} failed: {told.get('name')}: {told.get('message')}", error=told) from cause
     return codec(_result_of(function)).decode_json(state.value.data or b"null")
+
+
+def _delay_after(error: Exception, retry: Retry, failures: int) -> float:
+    return error.delay if isinstance(error, RetryAfter) else retry.delay_after(failures)
 
 
 def _result_of(function: Callable[..., Any]) -> Any:

@@ -9,16 +9,16 @@ from headrace.engine.outcomes import ClaimedRun, Packet
 from headrace.errors import PayloadError
 from headrace.ids import format_batch_id, format_run_id
 from headrace.tasks import RunContext, Task, current_run
-from headrace.worker.retries import Failure, describe_bad_input, describe_bad_output
+from headrace.worker.retries import Failure, describe_bad_input, describe_bad_output, read_retry
 
 
-def make_context(run: ClaimedRun, task: Task[Any, Any]) -> RunContext:
+def make_context(run: ClaimedRun, task: Task[Any, Any], version: str = "") -> RunContext:
     """What the task may know of its run."""
     return RunContext(
         format_run_id(run.id),
         run.task,
         run.number,
-        run.max_attempts or task.retry.max_attempts,
+        run.max_attempts or read_retry(task.retry, run.options).max_attempts,
         run.queue,
         format_batch_id(run.batch_id) if run.batch_id is not None else None,
         run.batch_index,
@@ -27,6 +27,11 @@ def make_context(run: ClaimedRun, task: Task[Any, Any]) -> RunContext:
         run.options,
         run.created_at,
         run.traceparent,
+        format_run_id(run.parent_run_id) if run.parent_run_id is not None else None,
+        format_run_id(run.root_run_id or run.id),
+        run.depth,
+        version,
+        run.failures,
     )
 
 

@@ -65,6 +65,9 @@ class Conductor:
         self._count = sum(1 for point in replayed if not is_page(point))
         self._clock = max((max(p.made, abs(p.seen or 0)) for p in run.journal), default=0) + 1
         self._asked: dict[str, Asked] = {}
+        self._opened: set[str] = (
+            set()
+        )  # batches that were made this time, and whose end the code did not come to before
         self._parked: list[Asked] = []
         self._ready: dict[str, tuple[Asked, Point]] = {}  # in the order of their coming
         self._outbox = Outbox(desk, fence, self._pages.store_name, self._note_written)
@@ -89,6 +92,8 @@ class Conductor:
         match op:
             case ops.ChangeMetadata() if refusal := self._desk.deeds.refuse(op):
                 asked.tell(refusal)
+            case ops.RecallWait(name):
+                asked.tell(self._recall_wait(name))
             case ops.RecallPage(batch, number):
                 asked.tell(ops.page_name(batch, number) in self._entries)
             case ops.ChangeMetadata(name="") if self._unmet:
@@ -104,6 +109,12 @@ class Conductor:
             case _:
                 self._come_to(asked)
         return future
+
+    def _recall_wait(self, name: str) -> str:
+        entry = self._entries.get(name)
+        if entry is None or name in self._opened or (entry.kind == "progress" and entry.seen is not None):
+            return "new"
+        return "waiting" if entry.seen is None else "told"
 
     def resolve(self, point: Point) -> None:
         """Takes the outcome of a point that was waited for."""
@@ -139,6 +150,11 @@ class Conductor:
                 self._desk.watcher.remove(self, name)
         for future in list(self._futures):
             future.cancel()
+
+    @property
+    def fence(self) -> Fence:
+        """Who writes."""
+        return self._fence
 
     def list_seen(self, *, put_down: bool) -> tuple[tuple[str, int | None], ...]:
         """The order in which outcomes were told, as far as it is not written.
@@ -276,6 +292,7 @@ class Conductor:
             self._run.tags[:] = msgspec.json.decode(point.value.data, type=list[str])
         self._entries[point.name] = point
         if isinstance(asked.op, ops.OpenBatch):
+            self._opened.add(point.name)
             del self._asked[point.name]
             asked.tell(describe_outcome(asked.op, point))
         elif point.pending:

@@ -1,7 +1,10 @@
 """Executes claimed runs: ``async def`` tasks on the loop, ``def`` tasks in a thread, isolated ones in a process.
 
 What a task raises ends its run and nothing else, be it SystemExit. A slot is in use until the code really is over: a
-thread can't be stopped, so one whose run has timed out, or was lost with the lease, keeps its slot.
+thread can't be stopped, so one whose run was canceled, has timed out, or was lost with the lease, keeps its slot.
+
+Code that is to end is told so and has time to clean up: an ``async def`` by CancelledError, a process by SIGTERM, a thread by
+``current_run().cancelled``. Its run has ended by then. After that time it is ended hard, where that can be done.
 """
 
 from __future__ import annotations
@@ -10,8 +13,11 @@ import asyncio
 import contextlib
 import contextvars
 import inspect
+import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from time import perf_counter
 from typing import Any, Final, Literal
 from uuid import UUID
@@ -22,25 +28,33 @@ import structlog
 from headrace import metrics, telemetry
 from headrace.durable.port import enter_port
 from headrace.engine.engine import Engine
+from headrace.engine.journals import RunLostError
 from headrace.engine.outcomes import JSON_TYPE, ClaimedRun, Finish, Packet, WorkerLease
+from headrace.errors import ConfigurationError
 from headrace.ids import format_run_id
 from headrace.payloads import STORED_TYPE, PayloadStoreError
 from headrace.protocol.statuses import RunStatus
+from headrace.store.store import DATABASE_ERRORS
 from headrace.tasks import RunContext, Task, enter_run
 from headrace.timeouts import happens_within
 from headrace.worker.calls import decode_arguments, encode_output, make_context
 from headrace.worker.child import Order
 from headrace.worker.conductor import Conductor
+from headrace.worker.entries import Entry, keep_entry
 from headrace.worker.executions import Execution
+from headrace.worker.lifecycle import BlockingCaller, Life, WaitHooks, has_hooks, live, live_async
 from headrace.worker.loading import Source, find_source
 from headrace.worker.outbox import Desk
 from headrace.worker.ports import RunPort
 from headrace.worker.processes import ProcessPool
 from headrace.worker.put_downs import PutDowns
 from headrace.worker.retries import Failure, decide_finish, describe_exception, describe_timeout, internal_error
+from headrace.worker.time_limits import TimeLimit, has_cpu_clocks
 from headrace.worker.tracking import track_tasks
 
 _LONGEST_LIMIT: Final = 1e9
+
+_RETRY_DELAY: Final = 0.5
 
 _CLEAN_UP_SECONDS: Final = 5.0
 """How long tasks of a run that is over have to end."""
@@ -75,6 +89,7 @@ class Executor:
         self._engine = engine
         self._desk: Desk | None = None
         self._tasks = tasks
+        _check_clocks(tasks)
         self._sources: dict[str, Source] = {
             task.id: find_source(task) for task in tasks.values() if task.isolation == "process"
         }
@@ -102,6 +117,10 @@ class Executor:
         """Slots in which something runs, if only a thread whose run is over."""
         return self._used
 
+    def list_executions(self) -> list[Execution]:
+        """What is being executed."""
+        return list(self._executions.values())
+
     def executing_runs(self) -> set[UUID]:
         """The runs that are being executed."""
         return set(self._executions)
@@ -125,12 +144,32 @@ class Executor:
     def drop_all(self) -> None:
         """Ends what is under way without a report: its lease is lost, or is about to be given up."""
         for execution in list(self._executions.values()):
-            self._cut(execution, "dropped")
+            self.stop(execution, "dropped")
 
-    def drop(self, run_id: UUID) -> None:
-        """Ends one run without a report: it is not this worker's any more."""
-        if execution := self._executions.get(run_id):
-            self._cut(execution, "dropped")
+    def stop(self, execution: Execution, why: Literal["canceled", "timeout", "dropped"]) -> None:
+        """Ends the code of a run: its run was canceled, is out of time, or is not this worker's any more."""
+        job = execution.job
+        if job is None or job.done() or execution.cut == "dropped" or (execution.cut is not None and why == "timeout"):
+            return
+        if execution.cut is not None:  # it is on its way out: what it cleans up with is broken off
+            why = "dropped"
+        execution.cut = why
+        if why == "timeout":
+            self._report_timeout(execution)
+        if execution.context is not None:
+            execution.context.state.stop(why)
+        gently = why != "dropped" and execution.process is not None
+        if gently and execution.process is not None:
+            execution.process.stop(why)
+        if execution.conductor is not None:
+            execution.conductor.close()
+        if not gently:
+            job.cancel()
+        if why != "dropped":
+            _log.info(
+                "a run's code is told to end", run=format_run_id(execution.run.id), task=execution.run.task, why=why
+            )
+            asyncio.get_running_loop().call_later(self._grace(execution), self._end_hard, execution)
 
     async def wait_free(self, timeout: float) -> bool:
         """Whether every slot was free within ``timeout`` seconds."""
@@ -144,13 +183,15 @@ class Executor:
     async def _execute(self, execution: Execution) -> None:
         run = execution.run
         started = perf_counter()
-        timer = self._start_timer(execution)
+        self._start_limit(execution)
         try:
             finish = await self._attempt(execution)
         except BaseException as error:  # noqa: BLE001 - whatever a task raises is the end of its run, and of nothing else
             finish = self._explain(execution, error)
-        if timer is not None:
-            timer.cancel()
+        if execution.limit is not None:
+            execution.limit.stop()
+        if execution.cut in ("canceled", "timeout", "dropped"):
+            finish = None
         if execution.conductor is not None:
             finish = await self._end_conduct(execution, execution.conductor, finish)
         if finish is not None:
@@ -168,14 +209,46 @@ class Executor:
         if not self._executions:
             self._on_idle()
 
-    def _start_timer(self, execution: Execution) -> asyncio.TimerHandle | None:
+    def _start_limit(self, execution: Execution) -> None:
         limit: Any = (
             execution.run.options.get("maxDuration") if execution.run.options else 0
         ) or execution.task.max_duration
-        if not limit:  # 0 is how the wire says "none"
-            return None
-        execution.limit = min(float(limit), _LONGEST_LIMIT)
-        return asyncio.get_running_loop().call_later(execution.limit, self._cut, execution, "timeout")
+        if limit:  # 0 is how the wire says "none"
+            speed = (os.cpu_count() or 1) if execution.task.isolation and execution.task.duration_clock == "cpu" else 1
+            execution.limit = TimeLimit(
+                min(float(limit), _LONGEST_LIMIT),
+                execution.read_clock,
+                partial(self.stop, execution, "timeout"),
+                used=execution.used,
+                speed=speed,
+            )
+            execution.limit.start()
+
+    def _grace(self, execution: Execution) -> float:
+        grace = execution.task.cancel_grace
+        return self._engine.settings.cancel_grace if grace is None else grace
+
+    def _end_hard(self, execution: Execution) -> None:
+        """The time to clean up is over."""
+        job = execution.job  # None where it has ended
+        run = execution.run
+        if job is not None and not job.done():
+            _log.warning("a run's code has not ended in time: ended hard", run=format_run_id(run.id), task=run.task)
+            job.cancel()
+        elif execution.future is not None and not execution.future.done():
+            _log.warning(
+                "a thread goes on though its run has ended, and keeps its slot: it should look at current_run().cancelled",
+                run=format_run_id(run.id),
+                task=run.task,
+            )
+
+    def _report_timeout(self, execution: Execution) -> None:
+        """At once: what the code does on its way out changes nothing."""
+        limit = execution.limit
+        assert limit is not None, "it is over"
+        finish = self._fail(execution, describe_timeout(limit.seconds, execution.task.duration_clock))
+        _log_failure(execution.run, finish)
+        self._put(execution.lease, finish, execution.run.task, limit.used)
 
     async def _attempt(self, execution: Execution) -> Finish | None:
         run, task = execution.run, execution.task
@@ -186,10 +259,11 @@ class Executor:
             except PayloadStoreError as error:
                 return self._fail(execution, Failure(internal_error("PAYLOAD_STORE_ERROR", str(error))))
             payload_type = str(run.options.get("payloadType") or JSON_TYPE)
-        context = make_context(run, task)
+        context = execution.context = make_context(run, task, execution.lease.version)
         # in the context of this asyncio task, which is the run's own and ends with it: nothing has to be put back
         enter_run(context)
-        enter_port(RunPort(execution))
+        port = execution.port = RunPort(execution)
+        enter_port(port)
         track_tasks(execution.tasks)
         if self._tracing:
             with _start_span(context) as span:
@@ -198,6 +272,8 @@ class Executor:
                     span.fail(str(output.error.get("name") or output.error.get("code")), str(output.error["message"]))
         else:
             output = await self._call(execution, payload, payload_type, context)
+        if output is None:
+            return None
         if isinstance(output, Failure):
             return self._fail(execution, output)
         if output.data is not None and len(output.data) >= self._engine.settings.offload_threshold:
@@ -210,34 +286,46 @@ class Executor:
 
     async def _call(
         self, execution: Execution, payload: bytes | None, payload_type: str, context: RunContext
-    ) -> Packet | Failure:
-        """Calls the task's function where it belongs. Raises what the function raises."""
+    ) -> Packet | Failure | None:
+        """Calls the task's function where it belongs, with its hooks. Raises what the function raises. None where it was stopped."""
         task = execution.task
+        limit = execution.limit.seconds if execution.limit is not None else 0.0
         if task.isolation == "process":
             traceparent = telemetry.current_traceparent() if self._tracing else None
-            return await self._processes.execute(
-                Order(self._sources[task.id], payload, payload_type, context, traceparent), execution.conduct
-            )
+            source = self._sources[task.id]
+            order = Order(source, payload, payload_type, context, traceparent, execution.resumed, limit)
+            return await self._processes.execute(order, execution.conduct, execution.attach)
         arguments = decode_arguments(task, payload, payload_type, context)
         if isinstance(arguments, Failure):
             return arguments
+        if has_hooks(task):
+            return await self._live(execution, Life(task, context, arguments, execution.resumed, limit))
         value: Any = await task.fn(*arguments) if task.is_async else await self._call_in_thread(execution, arguments)
         return describe_exception(value.error) if isinstance(value, _Raised) else encode_output(task, value)
 
     async def _call_in_thread(self, execution: Execution, arguments: tuple[Any, ...]) -> Any:
         context = contextvars.copy_context()
-        future = self._threads.submit(context.run, _call_function, execution.task.fn, arguments)
+        future = self._threads.submit(context.run, _call_in_thread, execution, arguments)
         execution.future = future
         value = await asyncio.wrap_future(future)
         return await value if inspect.isawaitable(value) else value
 
+    async def _live(self, execution: Execution, life: Life) -> Packet | Failure | None:
+        """The attempt with its hooks: on the loop, or all of it in one thread."""
+        assert execution.port is not None, "it was entered"
+        if life.task.is_async:
+            execution.port.around = WaitHooks.find(life)
+            return await live_async(live(life))
+        caller = BlockingCaller()
+        execution.port.around = WaitHooks.find(life, caller)
+        future = self._threads.submit(contextvars.copy_context().run, _live_in_thread, execution, caller, life)
+        execution.future = future
+        return await asyncio.wrap_future(future)
+
     def _explain(self, execution: Execution, error: BaseException) -> Finish | None:
         """What to report of an attempt that ended with an exception: nothing where we ended it for good."""
-        if isinstance(error, asyncio.CancelledError):
-            if execution.cut == "timeout":
-                return self._fail(execution, describe_timeout(execution.limit or 0.0))
-            if execution.cut in ("dropped", "put down"):
-                return None
+        if isinstance(error, asyncio.CancelledError) and execution.cut is not None:
+            return None
         return self._fail(execution, describe_exception(error))
 
     async def _end_conduct(self, execution: Execution, conductor: Conductor, finish: Finish | None) -> Finish | None:
@@ -254,8 +342,10 @@ class Executor:
         run = execution.run
         pin = None if run.locked else (run.task, run.queue, run.kind)
         if execution.cut == "put down":
+            if (kept := execution.kept) is not None and not await self._keep(execution, conductor, kept):
+                return None
             seen = conductor.list_seen(put_down=True)
-            return Finish(run.id, run.attempt, RunStatus.WAITING, pin=pin, seen=seen)
+            return Finish(run.id, run.attempt, RunStatus.WAITING, pin=pin, seen=seen, forget=execution.outdated)
         if finish is None or finish.retry_in is None:
             return finish
         seen = conductor.list_seen(put_down=False)
@@ -264,12 +354,20 @@ class Executor:
     def _fail(self, execution: Execution, failure: Failure) -> Finish:
         return decide_finish(execution.run, execution.task.retry, failure)
 
-    def _cut(self, execution: Execution, why: Literal["timeout", "dropped"]) -> None:
-        if execution.job is not None and not execution.job.done() and execution.cut != "dropped":
-            execution.cut = why
-            if execution.conductor is not None:
-                execution.conductor.close()
-            execution.job.cancel()
+    async def _keep(self, execution: Execution, conductor: Conductor, entry: Entry) -> bool:
+        """Whether what the run's next time in memory needs to know is written; not where the run is not ours any more."""
+        while True:
+            try:
+                await keep_entry(self._engine, conductor.fence, execution.run, entry)
+            except RunLostError:
+                return False
+            except DATABASE_ERRORS as error:
+                _log.warning("journal not written yet, trying again", error=f"{type(error).__name__}: {error}")
+                await asyncio.sleep(_RETRY_DELAY)
+            except asyncio.CancelledError:  # it is dropped now
+                return False
+            else:
+                return True
 
     def _release(self) -> None:
         self._used -= 1
@@ -278,11 +376,32 @@ class Executor:
             self._all_free.set()
 
 
+def _call_in_thread(execution: Execution, arguments: tuple[Any, ...]) -> Any:
+    execution.thread = threading.get_ident()
+    return _call_function(execution.task.fn, arguments)
+
+
 def _call_function(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     try:
         return function(*arguments)
     except BaseException as error:  # noqa: BLE001 - handed on as a value, see _Raised
         return _Raised(error)
+
+
+def _check_clocks(tasks: Mapping[str, Task[Any, Any]]) -> None:
+    if not has_cpu_clocks() and (counted := [task.id for task in tasks.values() if task.duration_clock == "cpu"]):
+        raise ConfigurationError(
+            f"{', '.join(counted)}: duration_clock='cpu' needs Linux, where the CPU of a thread or process can be read. Use "
+            "duration_clock='wall'."
+        )
+
+
+def _live_in_thread(execution: Execution, caller: BlockingCaller, life: Life) -> Packet | Failure | None:
+    execution.thread = threading.get_ident()
+    try:
+        return caller.live(live(life))
+    finally:
+        caller.close()
 
 
 def _start_span(context: RunContext) -> Any:

@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from headrace.errors import ConfigurationError
+from headrace.hooks import Place
 from headrace.tasks import Task, collect_tasks, registry
 
 _MAIN: Final = "__main__"
@@ -60,6 +61,12 @@ def load_source(source: Source) -> Task[Any, Any]:
     if found is None:
         raise ConfigurationError(f"Task {source.task!r} is no longer in module {source.module}. Restart the worker.")
     return found
+
+
+def load_places(places: Iterable[Place]) -> None:
+    """Imports the modules that register hooks for all tasks, where that has not happened in this process."""
+    for place in places:
+        _import_source(Source(place.module, place.file, ""))
 
 
 def _tasks_in(module: ModuleType, name: str) -> dict[str, Task[Any, Any]]:

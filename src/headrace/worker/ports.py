@@ -8,7 +8,7 @@ from concurrent.futures import CancelledError, Future
 from typing import Any, Protocol
 
 from headrace.durable.ops import Op
-from headrace.durable.port import Names, PutDown
+from headrace.durable.port import Around, Names, PutDown
 from headrace.worker.conductor import Conductor
 
 
@@ -23,10 +23,11 @@ class Conducted(Protocol):
 class RunPort:
     """The port of one run."""
 
-    __slots__ = ("_execution", "_loop", "_names")
+    __slots__ = ("_execution", "_loop", "_names", "around")
 
-    def __init__(self, execution: Conducted) -> None:
+    def __init__(self, execution: Conducted, around: Around | None = None) -> None:
         self._execution = execution
+        self.around = around
         self._loop = asyncio.get_running_loop()
         self._names: Names | None = None
 
@@ -38,7 +39,11 @@ class RunPort:
         return self._names
 
     def perform(self, op: Op) -> Awaitable[Any]:
-        """See ``Port``."""
+        """See ``Port``. Also on a loop of the run's own, on which the hooks of a ``def`` are."""
+        if asyncio.get_running_loop() is not self._loop:
+            told: Future[Any] = Future()
+            self._loop.call_soon_threadsafe(self._start, op, told)
+            return asyncio.wrap_future(told)
         return self._execution.conduct().perform(op)
 
     def perform_blocking(self, op: Op) -> Any:

@@ -17,8 +17,10 @@ from contextvars import Context
 from typing import Any, Final
 
 from headrace.engine.outcomes import Packet
+from headrace.hooks import list_places
 from headrace.protocol.statuses import RunStatus
 from headrace.settings import Settings
+from headrace.tasks import StopReason
 from headrace.worker.child import (
     LENGTH_BYTES,
     Ask,
@@ -27,6 +29,7 @@ from headrace.worker.child import (
     Order,
     Setup,
     Started,
+    Stop,
     decode_message,
     describe_told,
     frame_message,
@@ -52,15 +55,24 @@ class ProcessPool:
     """The children of one worker."""
 
     def __init__(self, settings: Settings) -> None:
-        self._setup = Setup(sys.path, settings.log_format, settings.log_level)
-        self._idle: list[_Child] = []
-        self._living: set[_Child] = set()
+        self._settings = settings
+        self._idle: list[Child] = []
+        self._living: set[Child] = set()
         self._ending: set[asyncio.Task[None]] = set()
 
-    async def execute(self, order: Order, conduct: Callable[[], Conductor]) -> Packet | Failure:
-        """How the run ended. ``conduct`` gives who does what its code asks for durably. Raises OSError where no process can be started."""
+    async def execute(
+        self,
+        order: Order,
+        conduct: Callable[[], Conductor],
+        attach: Callable[[Child], object] | None = None,
+    ) -> Packet | Failure:
+        """How the run ended. ``conduct`` gives who does what its code asks for durably; ``attach`` is called with the process
+        that executes it. Raises OSError where no process can be started.
+        """
         for _ in range(_TRIES):
             child = self._take_idle() or await self._start_child()
+            if attach is not None:
+                attach(child)
             try:
                 return await self._execute_in(child, order, conduct)
             except _NotStartedError:  # the child died between two runs: this one was not touched
@@ -74,11 +86,11 @@ class ProcessPool:
         if self._ending:
             await asyncio.wait(self._ending)
 
-    async def _execute_in(self, child: _Child, order: Order, conduct: Callable[[], Conductor]) -> Packet | Failure:
+    async def _execute_in(self, child: Child, order: Order, conduct: Callable[[], Conductor]) -> Packet | Failure:
         keep = False
         try:
             done = await child.execute(order, conduct)
-            keep = child.runs < RUNS_PER_CHILD
+            keep = child.runs < RUNS_PER_CHILD and not child.stopped
         except _DiedError as died:
             return _describe_crash(died.code)
         finally:
@@ -88,12 +100,13 @@ class ProcessPool:
                 self._end(child)
         return done.failure or done.output or Packet(None)
 
-    async def _start_child(self) -> _Child:
-        child = await _Child.start(self._setup)
+    async def _start_child(self) -> Child:
+        settings = self._settings
+        child = await Child.start(Setup(sys.path, settings.log_format, settings.log_level, list_places()))
         self._living.add(child)
         return child
 
-    def _take_idle(self) -> _Child | None:
+    def _take_idle(self) -> Child | None:
         while self._idle:
             child = self._idle.pop()
             if child.timer is not None:
@@ -103,11 +116,11 @@ class ProcessPool:
             self._end(child)
         return None
 
-    def _keep(self, child: _Child) -> None:
+    def _keep(self, child: Child) -> None:
         self._idle.append(child)
         child.timer = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._end, child)
 
-    def _end(self, child: _Child) -> None:
+    def _end(self, child: Child) -> None:
         self._living.discard(child)
         if child in self._idle:
             self._idle.remove(child)
@@ -129,7 +142,7 @@ class _DiedError(Exception):
         self.code = code
 
 
-class _Child:
+class Child:
     """One child process and our end of the socket to it."""
 
     def __init__(
@@ -139,10 +152,12 @@ class _Child:
         self._reader = reader
         self._writer = writer
         self.runs = 0
+        self.stopped = False
         self.timer: asyncio.TimerHandle | None = None
 
     @classmethod
-    async def start(cls, setup: Setup) -> _Child:
+    async def start(cls, setup: Setup) -> Child:
+        """A new process."""
         ours, theirs = socket.socketpair()
         try:
             # a session of its own: Ctrl-C in the terminal is the worker's to mind, and ending it ends all that it started
@@ -163,10 +178,23 @@ class _Child:
         return child
 
     @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
+
+    def stop(self, reason: StopReason) -> None:
+        """Tells the run's code to end: it gets a SIGTERM, cleans up and answers. The process is not used again."""
+        if not self.stopped and not self._writer.is_closing():
+            self.stopped = True
+            self._send(Stop(reason))
+
+    @property
     def alive(self) -> bool:
+        """Whether it can take an order."""
         return self._process.returncode is None and not self._reader.at_eof()
 
     async def execute(self, order: Order, conduct: Callable[[], Conductor]) -> Done:
+        """How the run ended, as the process says. Raises _NotStartedError, _DiedError."""
         started = False
         self.runs += 1
         try:
@@ -187,15 +215,15 @@ class _Child:
 
     def _answer(self, number: int, told: asyncio.Future[Any]) -> None:
         def send(future: asyncio.Future[Any]) -> None:
-            if not self._writer.is_closing():
+            if not self._writer.is_closing() and not self.stopped:  # it hears of that by the signal, and once is enough
                 self._send(describe_told(number, future))
 
         told.add_done_callback(send)
 
     async def end(self) -> None:
-        """Ends the process: asked first, killed where it does not go."""
+        """Ends the process and what it started: asked first, killed where it does not go or was asked before."""
         self._writer.close()
-        if self._process.returncode is None:
+        if self._process.returncode is None and not self.stopped:
             self._signal(signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(GRACE_SECONDS):

@@ -63,6 +63,8 @@ class PutDowns:
         if conductor is None or not self._can_be_put_down(execution):
             return False
         execution.cut = "put down"
+        if execution.context is not None:
+            execution.context.state.stop("put down")
         conductor.close()
         if execution.is_async and execution.job is not None:
             execution.job.cancel()
