@@ -8,6 +8,7 @@ wait in a ring with it.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -20,7 +21,6 @@ from headrace.engine.idempotency import REQUEST_SCOPE, KeyClaim, claim_keys, fin
 from headrace.engine.items import BUSY_DELAY, RunsBusyError
 from headrace.engine.metadata_operations import apply_operations, encode_metadata
 from headrace.engine.outcomes import KeyConflict, RunMissing
-from headrace.engine.rows import read_json
 from headrace.errors import PayloadError
 from headrace.ids import format_run_id, mint_run_id
 from headrace.protocol.metadata import MetadataOperation, ReplaceMetadata, UpdateMetadata
@@ -106,8 +106,20 @@ def write_metadata(
 
 def read_metadata(row: Record) -> dict[str, Any]:
     """The metadata of a row that has ``metadata``, and what the trigger gave as ``initial``."""
-    found: Any = read_json(row["initial"] if row["metadata"] is None else row["metadata"])
+    text: str | None = row["initial"] if row["metadata"] is None else row["metadata"]
+    found: Any = None if text is None else json.loads(text, parse_int=_parse_int)
     return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+
+
+def _parse_int(digits: str) -> int | float:
+    # PostgreSQL gives 1e300 back with all of its digits
+    number = int(digits)
+    if -(2**63) <= number < 2**64:
+        return number
+    try:
+        return float(number)
+    except OverflowError:
+        return number
 
 
 def _update_once(
