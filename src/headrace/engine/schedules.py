@@ -68,9 +68,8 @@ class SchedulePlan:
     ) -> SchedulePlan:
         """Checks what was asked for. Raises ValueError saying what is wrong."""
         read_cron(pattern, timezone or "UTC")
-        if options is not None:  # what no tick could make a run with
-            delayed_until(options)
-            stored_options(options)
+        if options is not None:
+            check_options(options)
         return cls(
             task,
             pattern,
@@ -154,6 +153,12 @@ def read_schedule(row: Record) -> ScheduleView:
         options=_read_options(row),
         next_tick=row["next_tick"] if row["active"] else None,
     )
+
+
+def check_options(options: RunOptions) -> None:
+    """Raises ValueError on options that no tick could make a run with, before anything is written for it."""
+    delayed_until(options)
+    stored_options(options)
 
 
 def _upsert(environment_id: int, key: str, asked: SchedulePlan) -> Plan[ScheduleKept]:

@@ -78,7 +78,8 @@ async def run_sweeps(engine: Engine, stop: asyncio.Event, *, interval: float | N
             [look] = await engine.store.fetch("find_due_work")
             if look["due"]:
                 await sweep_once(engine)
-            elif look["next_in"] is not None:  # a deadline is met when it comes, not at the next look
+                [look] = await engine.store.fetch("find_due_work")  # what it did may have led to the next deadline
+            if not look["due"] and look["next_in"] is not None:  # a deadline is met when it comes, not at the next look
                 pause = max(min(every, look["next_in"]), _SHORTEST_PAUSE)
         except DATABASE_ERRORS as error:
             _log.warning("sweep put off: the database does not answer", error=str(error))

@@ -25,7 +25,7 @@ from headrace.engine.lanes import LaneBook, LaneFinder
 from headrace.engine.outcomes import BatchRefused, KeyConflict, Packet, RunCreated, RunExists
 from headrace.engine.runs import TriggerAnswer, make_run
 from headrace.engine.schedule_outcomes import ScheduleView, TicksFired
-from headrace.engine.schedules import read_schedule
+from headrace.engine.schedules import check_options, read_schedule
 from headrace.ids import format_schedule_id
 from headrace.protocol.options import RunOptions
 from headrace.protocol.schedules import ScheduledPayload
@@ -115,11 +115,13 @@ def _make_run(
     schedule: ScheduleView, tick: datetime, payload: ScheduledPayload, lanes: LaneFinder, settings: Settings
 ) -> Plan[TriggerAnswer]:
     try:
+        options = msgspec.convert(schedule.options, RunOptions)
+        check_options(options)
         return (
             yield from make_run(
                 schedule.task,
                 Packet(msgspec.json.encode(payload)),
-                msgspec.convert(schedule.options, RunOptions),
+                options,
                 lanes,
                 settings,
                 request_id=f"{format_schedule_id(schedule.id)} {tick.isoformat()}",
