@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from headrace.queues import MAX_NAME_LENGTH, check_queue_name
 from headrace.version_names import find_version_fault
 
 IdempotencyKey = Annotated[str, Meta(max_length=2048)]
@@ -21,7 +22,10 @@ _MAX_PRIORITY: Final = 2_147_483.0  # seconds: what the wire's 32 bits hold in m
 class QueueOption(Struct, frozen=True):
     """The queue to run on."""
 
-    name: Annotated[str, Meta(min_length=1, max_length=128)]
+    name: Annotated[str, Meta(min_length=1, max_length=MAX_NAME_LENGTH)]
+
+    def __post_init__(self) -> None:
+        check_queue_name(self.name)
 
 
 class IdempotencyKeyOptions(Struct, frozen=True):
@@ -85,6 +89,8 @@ class RunOptions(Struct, frozen=True, rename="camel", omit_defaults=True):
             msgspec.structs.force_setattr(self, "tags", [self.tags])
         if self.tags is not None:
             msgspec.structs.force_setattr(self, "tags", _check_tags(self.tags))
+        if self.concurrency_key == "":  # says nothing, as an empty tag does
+            msgspec.structs.force_setattr(self, "concurrency_key", None)
         if isinstance(self.concurrency_key, int | float):
             msgspec.structs.force_setattr(self, "concurrency_key", _spell_number(self.concurrency_key))
         if self.concurrency_key == "":  # to the wire's clients, in JavaScript, it is none
