@@ -127,4 +127,5 @@ def _read_claim(row: Any, journal: tuple[Point, ...]) -> ClaimedRun:
         journal=journal,
         kind=row["kind"],
         locked=row["locked"],
+        keeps_slot=row["keeps_slot"],
     )

@@ -326,6 +326,7 @@ class ClaimedRun(Struct, frozen=True):  # one a run: a tenth of what a dataclass
     journal: tuple[Point, ...] = ()
     kind: LaneKind = "plain"
     locked: bool = False
+    keeps_slot: bool = False
 
     @property
     def number(self) -> int:
@@ -385,12 +386,25 @@ class RunFilter:
     batch_id: UUID | None = None
     created_from: datetime | None = None
     created_to: datetime | None = None
+    schedule_id: UUID | None = None
+    bulk_action_id: UUID | None = None
+    """Of the action that canceled or made them."""
+    idempotency_key: str | None = None
+    concurrency_keys: list[str] | None = None
+    order_keys: list[str] | None = None
+    versions: list[str] | None = None
+    is_test: bool | None = None
+    error: str | None = None
+    """Part of the code, the name or the message of their error."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunPage:
-    """A page of runs, newest first, and whether more lie behind and before it."""
+    """A page of runs, newest first, and the cursors of the pages of older and of newer runs (None: there are no more).
+
+    It can be shorter than was asked for, and empty, while there are more.
+    """
 
     runs: list[RunView]
-    has_older: bool
-    has_newer: bool
+    older: UUID | None
+    newer: UUID | None

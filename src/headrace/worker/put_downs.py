@@ -32,6 +32,8 @@ class PutDowns:
         if execution is not None and execution.waits_since is None:
             execution.waits_since = perf_counter()
             linger = self._linger if self._has_free_slots() and not self._draining else SHORT_LINGER
+            if execution.run.keeps_slot:  # it stays, unless the worker is to end: that is asked now and then
+                linger = max(linger, SHORT_LINGER)
             asyncio.get_running_loop().call_later(linger, self._spawn, self._try_to_put_down, execution)
 
     def drain(self) -> None:
@@ -74,6 +76,8 @@ class PutDowns:
         # A task that waits for a semaphore may have to be let go on by another run, which nobody would hear of: it stays. But
         # where slots are short it must not: parents that limit their children by one would hold the slots that these need.
         locks = self._draining or not self._has_free_slots()
+        if execution.run.keeps_slot and not self._draining:
+            return False
         return (
             execution.conductor is not None
             and execution.cut is None

@@ -13,7 +13,7 @@ WITH lease AS (
     RETURNING id
 ),
 lanes AS MATERIALIZED (
-    SELECT l.id, l.task, l.queue, l.locked, l.kind <> 'plain' OR e.concurrency_limit IS NOT NULL
+    SELECT l.id, l.task, l.queue, l.locked, coalesce(q.keeps_slots, false) AS keeps_slot, l.kind <> 'plain' OR e.concurrency_limit IS NOT NULL
         OR (q.id IS NOT NULL AND (headrace.queue_limit(q, e.concurrency_limit) IS NOT NULL OR q.rate_limit IS NOT NULL)) AS limited
     FROM headrace.lanes AS l
     JOIN headrace.environments AS e ON e.id = l.environment_id
@@ -30,7 +30,7 @@ lanes AS MATERIALIZED (
         )))
 ),
 heads AS MATERIALIZED (
-    SELECT l.id, l.task, l.queue, l.locked
+    SELECT l.id, l.task, l.queue, l.locked, l.keeps_slot
     FROM lanes AS l CROSS JOIN LATERAL (
         SELECT FROM headrace.runs AS r
         WHERE r.lane_id = l.id AND r.status = 'QUEUED' AND r.ready_at <= headrace.clock()
@@ -60,6 +60,6 @@ claimed AS (
         r.options::text AS options, r.created_at, r.traceparent, r.parent_run_id, r.resumes, r.root_run_id, r.depth,
         r.metadata::text AS metadata
 )
-SELECT lease.id AS lease, c.*, heads.task, heads.queue, 'plain' AS kind, heads.locked,
+SELECT lease.id AS lease, c.*, heads.task, heads.queue, 'plain' AS kind, heads.locked, heads.keeps_slot,
     EXISTS (SELECT FROM lanes AS l WHERE l.limited) AS any_limited
 FROM lease LEFT JOIN (claimed AS c JOIN heads ON heads.id = c.lane_id) ON true
