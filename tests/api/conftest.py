@@ -9,7 +9,6 @@ import pytest
 from tests.conftest import execute_sql
 from tests.server_fixture import RunningServer
 
-
 KNOWN = (
     "INSERT INTO headrace.tasks (environment_id, id, queue, max_attempts, registered_at)"
     " SELECT e.id, t, 'task/' || t, 3, now() FROM headrace.environments AS e, unnest('{a,b,c,d,t}'::text[]) AS t"
