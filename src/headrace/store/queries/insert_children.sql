@@ -7,15 +7,22 @@ INSERT INTO headrace.runs (
 )
 SELECT $1::integer, c.lane_id, c.id, 'QUEUED', c.watched,
     greatest(
-        least($5::timestamptz, t.now) - make_interval(secs => coalesce((o.said ->> 'priority')::float8, 0)), c.delayed_until
+        CASE WHEN o.said ? 'priority' THEN t.place - make_interval(secs => (o.said ->> 'priority')::float8) ELSE t.place END,
+        c.delayed_until
     ),
     t.now, t.now, c.delayed_until, $2::uuid, $3::uuid, $4::integer, c.payload, c.payload_type, o.said, c.idempotency_key, $6::text,
     o.said ->> 'concurrencyKey', o.said ->> 'orderKey', CASE WHEN o.said ? 'orderKey' THEN nextval('headrace.run_order') END,
     CASE WHEN o.said ? 'orderKey' THEN c.lane_id END,
-    headrace.run_expiry(greatest(t.now, c.delayed_until), (o.said ->> 'ttl')::float8, t.default_ttl, t.max_ttl)
+    CASE WHEN t.expires OR o.said ? 'ttl' THEN
+        headrace.run_expiry(greatest(t.now, c.delayed_until), (o.said ->> 'ttl')::float8, t.default_ttl, t.max_ttl)
+    END
 FROM unnest(
     $7::uuid[], $8::integer[], $9::boolean[], $10::timestamptz[], $11::bytea[], $12::text[], $13::text[], $14::text[]
 ) AS c (id, lane_id, watched, delayed_until, payload, payload_type, options, idempotency_key)
 CROSS JOIN LATERAL (SELECT c.options::jsonb AS said) AS o
-CROSS JOIN (SELECT headrace.clock() AS now, e.default_ttl, e.max_ttl FROM headrace.environments AS e WHERE e.id = $1::integer) AS t
+CROSS JOIN (
+    SELECT k.now, least($5::timestamptz, k.now) AS place, e.default_ttl, e.max_ttl,
+        e.default_ttl IS NOT NULL OR e.max_ttl IS NOT NULL AS expires
+    FROM headrace.environments AS e CROSS JOIN (SELECT headrace.clock() AS now OFFSET 0) AS k WHERE e.id = $1::integer
+) AS t
 ON CONFLICT (environment_id, id) DO NOTHING
