@@ -1,0 +1,72 @@
+"""Backlogs for tests of claims: runs written by the thousand, and engines whose clock is moved on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+from headrace.engine.claims import claim_runs
+from headrace.engine.engine import Engine
+from headrace.engine.lanes import LaneFinder, LaneKind, LaneName
+from headrace.engine.outcomes import ClaimedRun, WorkerLease
+from headrace.engine.turns import Turns
+from headrace.store.statements import Plan, Record, Statement
+from headrace.store.store import Store, run_plan_on
+
+
+async def fill(engine: Engine, task: str, count: int, *, key: str | None = None, order: str | None = None) -> int:
+    """``count`` ready runs in the lane of a task; ``key`` or ``order`` is an SQL expression of n, from 0 on. The lane's id."""
+    kind: LaneKind = "keyed" if key else "ordered" if order else "plain"
+    name = LaneName(task, None, kind)
+    lane = (await engine.store.run_plan(LaneFinder(1).find_lanes([name])))[name]
+    async with engine.store.connect() as connection:
+        await connection.execute(
+            "INSERT INTO headrace.runs (environment_id, lane_id, id, status, ready_at, created_at, updated_at, payload,"
+            " concurrency_key, order_key, order_number, order_lane_id)"
+            " SELECT 1, $1, gen_random_uuid(), 'QUEUED', now() - interval '1 hour' + n * interval '1 us', now(), now(), '1',"
+            f" {key or 'NULL'}, {order or 'NULL'}, {'n' if order else 'NULL'}, {'$1' if order else 'NULL'}"
+            " FROM generate_series(0, $2::integer - 1) AS n",
+            lane,
+            count,
+        )
+    return lane
+
+
+async def take(
+    engine: Engine, lease: WorkerLease, turns: Turns, limit: int = 1000, *tasks: str, queues: list[str] | None = None
+) -> list[ClaimedRun]:
+    """What a worker that remembers whose turn it is gets."""
+    claimed = await claim_runs(engine, lease, tasks=tasks or ("t",), limit=limit, turns=turns, queues=queues)
+    assert isinstance(claimed, list), claimed
+    return claimed
+
+
+class ShiftedStore(Store):
+    """A store whose transactions see the database's clock ``seconds`` further on."""
+
+    seconds: float = 0.0
+
+    async def fetch(self, name: str, *args: Any) -> list[Record]:
+        return await self.run_plan(_one(name, args))
+
+    async def run_plan(self, plan: Plan[Any]) -> Any:
+        async with self.connect() as connection, connection.transaction():
+            await connection.execute("SELECT set_config('headrace.clock_shift', $1, true)", f"{self.seconds:f} seconds")
+            return await run_plan_on(connection, plan)
+
+
+@asynccontextmanager
+async def shifted(engine: Engine) -> AsyncGenerator[tuple[Engine, ShiftedStore]]:
+    """An engine on connections of its own, and what moves its clock."""
+    store = await ShiftedStore.open(engine.settings)
+    assert isinstance(store, ShiftedStore)
+    try:
+        yield replace(engine, store=store), store
+    finally:
+        await store.close()
+
+
+def _one(name: str, args: Any) -> Plan[list[Record]]:
+    return (yield Statement(name, args))
