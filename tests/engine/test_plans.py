@@ -150,9 +150,9 @@ async def test_a_seal_reads_the_batch_and_no_run(connection: asyncpg.Connection[
 
 async def test_a_page_of_runs_reads_a_page(connection: asyncpg.Connection[Any]) -> None:
     everything = UUID(int=0), UUID(int=2**128 - 1)
-    nodes = await explain(connection, "list_runs", 1, *everything, None, None, None, None, None, None, None, None, 26)
+    nodes = await explain(connection, "list_runs", 1, *everything, "all", 26, 0, 50_000, *[None] * 18)
     assert_no_full_scan(nodes)
-    assert rows_read(nodes) <= 26
+    assert rows_read(nodes) <= 2 * 26  # once in the index, once by its key
 
 
 async def test_a_page_of_results_reads_its_part_of_the_batch(
@@ -171,7 +171,9 @@ async def test_a_run_is_met_by_its_key(connection: asyncpg.Connection[Any], seed
 
 async def test_idling_reads_no_runs(connection: asyncpg.Connection[Any]) -> None:
     nodes = await explain(connection, "find_due_work")
-    assert "runs" not in {node.get("Relation Name") for node in nodes}
+    touched = [node for node in nodes if node.get("Relation Name") == "runs"]
+    assert {node.get("Index Name") for node in touched} == {"runs_expiring"}
+    assert rows_read(touched) <= 1
 
 
 @pytest.mark.parametrize(
