@@ -15,14 +15,17 @@ from starlette.responses import Response
 
 from headrace.api import (
     batches,
+    deployments,
     filters,
     health,
+    idempotency_keys,
     items,
     limits,
     metadata,
     queues,
     replays,
     reschedules,
+    run_filters,
     runs,
     schedules,
     tasks,
@@ -45,6 +48,7 @@ from headrace.protocol.batches import (
     SealBatch,
     StreamItemsResponse,
 )
+from headrace.protocol.deployments import Deployment, DeploymentList, PromotedDeployment
 from headrace.protocol.metadata import MetadataResponse, UpdateMetadata
 from headrace.protocol.openapi import NDJSON_MEDIA, Operation, Parameter, build_document
 from headrace.protocol.queues import (
@@ -64,6 +68,8 @@ from headrace.protocol.runs import (
     CancelResponse,
     ReplayRun,
     RescheduleRun,
+    ResetKey,
+    ResetKeyResponse,
     RunDetail,
     RunList,
     RunResult,
@@ -96,17 +102,6 @@ _REQUEST_ID: Final = Parameter(
 _KEY: Final = Parameter(tasks.KEY_HEADER, "header", "Idempotency key: while it holds, one run or batch stands for it")
 _KEY_TTL: Final = Parameter(tasks.KEY_TTL_HEADER, "header", "How long the key holds, such as 1h30m (default 30d)")
 _TRACE: Final = Parameter("traceparent", "header", "W3C Trace Context that the runs belong to")
-
-_FILTERS: Final = (
-    Parameter("filter[status]", "query", "Statuses, with commas between"),
-    Parameter("filter[taskIdentifier]", "query", "Task ids, with commas between"),
-    Parameter("filter[queue]", "query", "Queues, with commas between"),
-    Parameter("filter[tag]", "query", "Tags, with commas between"),
-    Parameter("filter[batch]", "query", "A batch id"),
-    *filters.CREATED,
-    Parameter("page[after]", "query", "Runs older than this one"),
-    Parameter("page[before]", "query", "Runs newer than this one"),
-)
 
 _TOKEN_FILTERS: Final = (
     Parameter("filter[status]", "query", f"Of {', '.join(TokenStatus)}, with commas between"),
@@ -231,7 +226,8 @@ ENDPOINTS: Final = (
         max_body=lambda settings: settings.body_max_size,
     ),
     Endpoint(
-        Operation("GET", "/api/v1/runs", "List runs", responses={200: RunList}, parameters=_FILTERS), runs.list_runs
+        Operation("GET", "/api/v1/runs", "List runs", responses={200: RunList}, parameters=run_filters.PARAMETERS),
+        runs.list_runs,
     ),
     Endpoint(
         Operation("GET", "/api/v3/runs/{run_id}", "Retrieve a run", responses={200: RunDetail}), runs.retrieve_run
@@ -323,6 +319,17 @@ ENDPOINTS: Final = (
             responses={200: RunDetail},
         ),
         reschedules.reschedule_run,
+        max_body=lambda _: limits.CREATE_BATCH_MAX_SIZE,
+    ),
+    Endpoint(
+        Operation(
+            "POST",
+            "/api/v1/idempotencyKeys/{key:path}/reset",
+            "Free an idempotency key of a task: the next trigger with it makes a new run",
+            request=ResetKey,
+            responses={200: ResetKeyResponse},
+        ),
+        idempotency_keys.reset_key,
         max_body=lambda _: limits.CREATE_BATCH_MAX_SIZE,
     ),
     Endpoint(
@@ -430,6 +437,50 @@ ENDPOINTS: Final = (
         ),
         metadata.add_tags,
         max_body=lambda _: limits.CREATE_BATCH_MAX_SIZE,
+    ),
+    Endpoint(
+        Operation(
+            "GET",
+            "/api/v1/deployments",
+            "List the versions that workers brought",
+            responses={200: DeploymentList},
+            parameters=(
+                Parameter("status", "query", "All are DEPLOYED"),
+                Parameter("page[after]", "query", "Those that came before this deployment"),
+                Parameter("page[size]", "query", f"1 to {filters.MAX_PAGE}, default {deployments.DEFAULT_PAGE}", int),
+            ),
+        ),
+        deployments.list_deployments,
+    ),
+    Endpoint(
+        Operation(
+            "GET", "/api/v1/deployments/current", "Retrieve the version promoted last", responses={200: Deployment}
+        ),
+        deployments.retrieve_current,
+    ),
+    Endpoint(
+        Operation(
+            "GET", "/api/v1/deployments/latest", "Retrieve the version that came last", responses={200: Deployment}
+        ),
+        deployments.retrieve_latest,
+    ),
+    Endpoint(
+        Operation(
+            "GET",
+            "/api/v1/deployments/{deployment_id}",
+            "Retrieve a version, by the id of its deployment or its name",
+            responses={200: Deployment},
+        ),
+        deployments.retrieve_deployment,
+    ),
+    Endpoint(
+        Operation(
+            "POST",
+            "/api/v1/deployments/{version}/promote",
+            "Let a version, newer or older, take the new runs of its tasks",
+            responses={200: PromotedDeployment},
+        ),
+        deployments.promote_deployment,
     ),
     Endpoint(
         Operation("GET", "/api/v1/queues", "List queues", responses={200: QueueList}, parameters=_QUEUE_PAGES),

@@ -121,6 +121,7 @@ async def view_item_result(call: Call, result: ItemResult) -> RunResult:
 def _list_fields(run: RunView, environment: Environment) -> dict[str, Any]:
     status = run.status
     ttl: Any = run.options.get("ttl")
+    key: Any = run.options.get("idempotencyKeyOptions") or {}
     replayed: Any = run.options.get("replayedFrom")
     return {
         "id": ids.format_run_id(run.id),
@@ -148,8 +149,10 @@ def _list_fields(run: RunView, environment: Environment) -> dict[str, Any]:
         "delayed_until": _time_or_unset(run.delayed_until),
         "expired_at": _time_or_unset(run.finished_at) if status is RunStatus.EXPIRED else UNSET,
         "ttl": UNSET if ttl is None else spell_duration(ttl),
-        "idempotency_key": run.idempotency_key or UNSET,
+        "idempotency_key": key.get("key") or run.idempotency_key or UNSET,
+        "idempotency_key_scope": key.get("scope") or UNSET,
         "batch_id": ids.format_batch_id(run.batch_id) if run.batch_id else UNSET,
+        "version": run.version or UNSET,
         "replayed_from": ids.format_run_id(UUID(replayed)) if replayed else UNSET,
     }
 

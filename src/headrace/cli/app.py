@@ -59,6 +59,7 @@ _COMMANDS: Final = {
     "schedule": ("headrace.cli.schedule:schedule_app", "Say what runs by itself, and when."),
     "keys": ("headrace.cli.keys:keys_app", "Create, list and revoke API keys."),
     "queue": ("headrace.cli.queue:queue_app", "List, pause and limit queues."),
+    "version": ("headrace.cli.version:version_app", "List and promote the versions of the code that workers brought."),
     "environment": ("headrace.cli.environment:environment_app", "List, pause and limit environments."),
     "bench": ("headrace.cli.bench:bench", "Measure headrace on this machine."),
     "demo": ("headrace.cli.demo:demo", "Count what is in Python's standard library, one run a file."),

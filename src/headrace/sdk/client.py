@@ -50,6 +50,7 @@ from headrace.sdk.schedules import AsyncScheduleCalls, ScheduleCalls
 from headrace.sdk.segments import ItemSource, describe_empty
 from headrace.sdk.submissions import submit_batch
 from headrace.sdk.tokens import AsyncTokenCalls, TokenCalls
+from headrace.sdk.versions import AsyncVersionCalls, VersionCalls
 from headrace.settings import Settings
 from headrace.store.statements import Plan
 from headrace.tasks import Task
@@ -139,7 +140,7 @@ class _Common:
         )
 
 
-class Client(_Common, QueueCalls, LifeCalls, TokenCalls, ScheduleCalls, ReplayCalls):
+class Client(_Common, QueueCalls, LifeCalls, TokenCalls, ScheduleCalls, ReplayCalls, VersionCalls):
     """Triggers runs and reads what became of them, from code without an event loop.
 
     >>> with Client() as client:                                # doctest: +SKIP
@@ -379,7 +380,9 @@ class Client(_Common, QueueCalls, LifeCalls, TokenCalls, ScheduleCalls, ReplayCa
         return run_flow(flow, self._http)
 
 
-class AsyncClient(_Common, AsyncQueueCalls, AsyncLifeCalls, AsyncTokenCalls, AsyncScheduleCalls, AsyncReplayCalls):
+class AsyncClient(
+    _Common, AsyncQueueCalls, AsyncLifeCalls, AsyncTokenCalls, AsyncScheduleCalls, AsyncReplayCalls, AsyncVersionCalls
+):
     """Client for an event loop: the same calls, awaited; ``items`` may be an async iterable. See Client."""
 
     def __init__(self, url: str | None = None, *, api_key: str | None = None) -> None:
