@@ -67,6 +67,11 @@ def task_schedule_id(environment_id: int, task: str) -> UUID:
     return UUID(bytes=bytes(6) + digest[:9] + _store_byte(HOME_STORE))
 
 
+def mint_bulk_action_id(store: str = HOME_STORE) -> UUID:
+    """A new id for a bulk action, owned by ``store``."""
+    return UUID(bytes=_timestamp() + os.urandom(9) + _store_byte(store))
+
+
 def item_run_id(batch_id: UUID, index: int) -> UUID:
     """The id of the run of item ``index`` (0 or more) of a batch: always the same one.
 
@@ -96,6 +101,11 @@ def format_schedule_id(schedule_id: UUID) -> str:
     return "sched_" + _body(schedule_id)
 
 
+def format_bulk_action_id(action_id: UUID) -> str:
+    """``bulk_`` and the body, as it stands on the wire."""
+    return "bulk_" + _body(action_id)
+
+
 def parse_run_id(text: str) -> UUID | None:
     """The run id that ``text`` spells, or None where it spells none."""
     return _parse("run_", text)
@@ -116,6 +126,11 @@ def parse_schedule_id(text: str) -> UUID | None:
     return _parse("sched_", text)
 
 
+def parse_bulk_action_id(text: str) -> UUID | None:
+    """The id of a bulk action that ``text`` spells, or None where it spells none."""
+    return _parse("bulk_", text)
+
+
 def store_of(value: UUID) -> str:
     """The key of the store that owns an id: total and pure, from its last byte alone."""
     ordinal = value.bytes[15]
@@ -125,6 +140,12 @@ def store_of(value: UUID) -> str:
 def minted_at(value: UUID) -> datetime:
     """When an id was minted, to the millisecond."""
     return datetime.fromtimestamp(int.from_bytes(value.bytes[:6], "big") / 1000, UTC)
+
+
+def first_id_at(moment: datetime) -> UUID:
+    """What no id that is minted at ``moment`` or later is less than."""
+    milliseconds = max(int(moment.timestamp() * 1000), 0)
+    return UUID(int=min(milliseconds << 80, 2**128 - 1))
 
 
 def _timestamp() -> bytes:

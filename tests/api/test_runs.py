@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from uuid import UUID
 
 import httpx2
 import pytest
 from tests.api.support import create, execute, finish_all, lines, stream
 
+from headrace import ids
 from headrace.engine import keys
 from headrace.engine.engine import Engine
 
@@ -126,10 +128,13 @@ async def test_runs_are_filtered(client: httpx2.AsyncClient, engine: Engine) -> 
     batch_id = await create(client, 2)
     await stream(client, batch_id, lines([0, 1]))
     await finish_all(engine, "b")
-    old = await trigger(client, "d")
+    first_id = UUID(hex="016f5e66e8007fffffffffffffffff00")  # of 2020-01-01, as the time of the run
+    old = ids.format_run_id(first_id)
     await execute(
         engine,
-        "UPDATE headrace.runs SET created_at = '2020-01-01' WHERE id = (SELECT id FROM headrace.runs ORDER BY id DESC LIMIT 1)",
+        "UPDATE headrace.runs SET created_at = '2020-01-01', id = $1 WHERE id = $2",
+        first_id,
+        ids.parse_run_id(await trigger(client, "d")),
     )
 
     async def listed(query: str) -> list[str]:

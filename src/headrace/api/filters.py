@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 from uuid import UUID
@@ -41,6 +41,21 @@ def read_text(call: Call, name: str) -> str | None:
     value = call.request.query_params.get(name)
     _refuse_nul(name, value or "")
     return value or None
+
+
+def read_texts(call: Call, name: str) -> list[str] | None:
+    """The values of a parameter that may be given several times, each as it is; None where it is not given."""
+    values = [value for value in call.request.query_params.getlist(name) if value]
+    for value in values:
+        _refuse_nul(name, value)
+    return values or None
+
+
+def refuse_unknown(call: Call, known: Collection[str]) -> None:
+    """Raises AnsweredError (400) for a filter that there is none of: a list without it would say something else."""
+    for name in call.request.query_params:
+        if name.startswith(("filter", "page")) and name not in known:
+            raise limits.bad_query(name, f"{name} is no filter of this list; there are: {', '.join(sorted(known))}")
 
 
 def read_id(call: Call, name: str, parse: Callable[[str], UUID | None], what: str) -> UUID | None:

@@ -8,13 +8,13 @@ from msgspec import UNSET
 from starlette.responses import Response
 
 from headrace import ids
-from headrace.api import filters, limits, polling, views
+from headrace.api import filters, polling, run_filters, views
 from headrace.api.errors import AnsweredError, answer_error, answer_json, answer_missing, forbid_unless
 from headrace.api.routing import Call
-from headrace.engine import cancels, runs
-from headrace.engine.outcomes import RunCanceled, RunEnded, RunFilter, RunMissing, RunView
+from headrace.engine import cancels, listings, runs
+from headrace.engine.outcomes import RunCanceled, RunEnded, RunMissing, RunView
 from headrace.protocol.runs import CancelResponse, Pagination, RunList
-from headrace.protocol.statuses import TERMINAL_RUN_STATUSES, RunStatus
+from headrace.protocol.statuses import TERMINAL_RUN_STATUSES
 
 
 async def retrieve_run(call: Call) -> Response:
@@ -54,16 +54,16 @@ async def cancel_run(call: Call) -> Response:
 
 async def list_runs(call: Call) -> Response:
     """A page of runs, newest first: ``filter[...]`` chooses, ``page[...]`` leafs."""
-    wanted = _read_filter(call)
+    wanted = run_filters.read_run_filter(call)
     size, after, before = filters.read_page(call, ids.parse_run_id, "a run id")
     batch = ids.format_batch_id(wanted.batch_id) if wanted.batch_id else None
     forbid_unless(call.caller.may("read", ("runs", None), *([("batch", batch)] if batch else [])))
-    page = await runs.list_runs(call.engine, call.environment_id, wanted, after=after, before=before, limit=size)
+    page = await listings.list_runs(call.engine, call.environment_id, wanted, after=after, before=before, limit=size)
     answer = RunList(
         data=[views.view_run(run, call.caller.environment) for run in page.runs],
         pagination=Pagination(
-            next=ids.format_run_id(page.runs[-1].id) if page.runs and page.has_older else UNSET,
-            previous=ids.format_run_id(page.runs[0].id) if page.runs and page.has_newer else UNSET,
+            next=ids.format_run_id(page.older) if page.older else UNSET,
+            previous=ids.format_run_id(page.newer) if page.newer else UNSET,
         ),
     )
     return answer_json(200, answer)
@@ -98,24 +98,3 @@ def _resources(run_id: str, run: RunView | None) -> list[tuple[str, str | None]]
         if run.batch_id is not None:
             resources.append(("batch", ids.format_batch_id(run.batch_id)))
     return resources
-
-
-def _read_filter(call: Call) -> RunFilter:
-    statuses = filters.read_list(call, "filter[status]")
-    created_from, created_to = filters.read_created(call)
-    return RunFilter(
-        statuses=None if statuses is None else frozenset(_parse_status(one) for one in statuses),
-        tasks=filters.read_list(call, "filter[taskIdentifier]"),
-        queues=filters.read_list(call, "filter[queue]"),
-        tags=filters.read_list(call, "filter[tag]"),
-        batch_id=filters.read_id(call, "filter[batch]", ids.parse_batch_id, "a batch id"),
-        created_from=created_from,
-        created_to=created_to,
-    )
-
-
-def _parse_status(text: str) -> RunStatus:
-    try:
-        return RunStatus(text)
-    except ValueError:
-        raise limits.bad_query("filter[status]", f"filter[status] must be of: {', '.join(RunStatus)}") from None

@@ -394,6 +394,8 @@ class RunFilter:
     order_keys: list[str] | None = None
     versions: list[str] | None = None
     is_test: bool | None = None
+    machines: list[str] | None = None
+    regions: list[str] | None = None
     error: str | None = None
     """Part of the code, the name or the message of their error."""
 

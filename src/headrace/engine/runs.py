@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from headrace.engine.engine import Engine
@@ -28,24 +28,17 @@ from headrace.engine.outcomes import (
     Packet,
     RunCreated,
     RunExists,
-    RunFilter,
-    RunPage,
     RunView,
 )
 from headrace.engine.rows import read_json, read_run
 from headrace.engine.waiting import await_end
-from headrace.ids import item_run_id, mint_run_id
+from headrace.ids import mint_run_id
 from headrace.protocol.options import RunOptions
 from headrace.protocol.statuses import RunStatus
 from headrace.settings import Settings
 from headrace.store.statements import Plan, query
 
 TriggerAnswer = RunCreated | RunExists | KeyConflict | BatchRefused
-
-_FIRST_ID: Final = UUID(int=0)
-_LAST_ID: Final = UUID(int=2**128 - 1)
-_QUEUED: Final = frozenset({RunStatus.QUEUED, RunStatus.DELAYED, RunStatus.PENDING_VERSION})
-"""What a run that is stored as QUEUED reads as."""
 
 
 async def trigger_run(
@@ -213,51 +206,3 @@ async def list_attempts(engine: Engine, environment_id: int, run_id: UUID) -> li
     ]
 
 
-async def list_runs(
-    engine: Engine,
-    environment_id: int,
-    wanted: RunFilter,
-    *,
-    after: UUID | None = None,
-    before: UUID | None = None,
-    limit: int = 25,
-) -> RunPage:
-    """A page of runs, newest first: those older than ``after``, or those newer than ``before`` (not both)."""
-    low, high = (before or _FIRST_ID), (after or _LAST_ID)
-    if wanted.batch_id is not None:
-        low = max(low, UUID(int=max(item_run_id(wanted.batch_id, 0).int - 1, 0)))
-        high = min(high, UUID(int=item_run_id(wanted.batch_id, 2**31 - 1).int + 1))
-    statuses, readings = _split_statuses(wanted.statuses)
-    rows = await engine.store.fetch(
-        "list_runs_back" if before else "list_runs",
-        environment_id,
-        low,
-        high,
-        statuses,
-        wanted.tasks,
-        wanted.queues,
-        wanted.batch_id,
-        wanted.tags,
-        wanted.created_from,
-        wanted.created_to,
-        readings,
-        limit + 1,
-    )
-    runs = [read_run(row) for row in rows[:limit]]
-    more = len(rows) > limit
-    if before:
-        return RunPage(runs[::-1], has_older=True, has_newer=more)
-    return RunPage(runs, has_older=more, has_newer=after is not None)
-
-
-def _split_statuses(statuses: frozenset[RunStatus] | None) -> tuple[list[str] | None, list[str] | None]:
-    """Stored statuses, and of the queued runs how those that are meant read (None: any of them).
-
-    DELAYED is QUEUED with a delay that is not over, PENDING_VERSION is QUEUED in a lane that nobody could ever claim from:
-    no row has to be moved when that changes.
-    """
-    if statuses is None:
-        return None, None
-    stored = sorted({str(RunStatus.QUEUED if status in _QUEUED else status) for status in statuses})
-    readings = statuses & _QUEUED
-    return stored, sorted(map(str, readings)) if readings not in (frozenset[RunStatus](), _QUEUED) else None

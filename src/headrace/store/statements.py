@@ -20,9 +20,14 @@ T = TypeVar("T")
 
 @cache
 def load_sql(name: str) -> str:
-    """The text of ``queries/<name>.sql`` without its comments."""
-    text = (files("headrace.store") / "queries" / f"{name}.sql").read_text(encoding="utf-8")
-    return _COMMENT.sub("", text).strip()
+    """The text of ``queries/<name>.sql`` without its comments.
+
+    ``<name>:back`` is the same list the other way round: what is ordered DESC in it is ordered without.
+    """
+    file, _, way = name.partition(":")
+    text = (files("headrace.store") / "queries" / f"{file}.sql").read_text(encoding="utf-8")
+    text = _COMMENT.sub("", text).strip()
+    return text.replace(" DESC", "") if way == "back" else text
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,3 +65,6 @@ CREATE TABLE headrace.dev_claims (
     PRIMARY KEY (environment_id, run_id)
 );
 CREATE INDEX dev_claims_by_session ON headrace.dev_claims (environment_id, session_id, run_id);
+
+-- serves lists by time: a batch that was open at a time may have older runs of that time than others
+CREATE INDEX batches_by_seal ON headrace.batches (environment_id, sealed_at, id);
