@@ -32,6 +32,7 @@ from headrace.errors import (
     StepFailedError,
     WaitTimeout,
 )
+from headrace.idempotency_keys import Key
 from headrace.packing import pack
 from headrace.protocol.schedules import ScheduledPayload
 from headrace.queues import Queue
@@ -66,6 +67,7 @@ __all__ = [
     "Failed",
     "HeadraceError",
     "Item",
+    "Key",
     "LimitError",
     "MaxDurationError",
     "NondeterminismError",

@@ -12,6 +12,7 @@ import msgspec
 
 from headrace.durations import Duration, parse_duration
 from headrace.errors import ConfigurationError, PayloadError
+from headrace.idempotency_keys import Key, spell_key
 from headrace.protocol.options import RunOptions
 from headrace.tasks import Retry, Task
 from headrace.values import encode_json
@@ -45,10 +46,10 @@ class Options(SharedOptions, total=False):
     """What may be said of one run beside its payload.
 
     ``idempotency_key`` makes a second trigger with the same key (per task) give the first one's run; it holds for
-    ``idempotency_key_ttl``.
+    ``idempotency_key_ttl``. Inside of a run a text is that run's; ``Key`` says otherwise.
     """
 
-    idempotency_key: str
+    idempotency_key: str | Key
     idempotency_key_ttl: Duration
 
 
@@ -135,6 +136,8 @@ def make_options(task: AnyTask, given: dict[str, Any]) -> dict[str, Any]:
             wire[key] = convert(value)
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"The option {name} is {value!r}: {error}") from None
+    if key := wire.pop("idempotencyKey", None):
+        wire |= key
     if not isinstance(task, str) and "queue" not in wire and task.queue != f"task/{task.id}":
         wire["queue"] = {"name": task.queue}
     if not isinstance(task, str) and "ttl" not in wire and task.ttl is not None:
@@ -209,7 +212,7 @@ _TRANSLATIONS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
     "max_attempts": ("maxAttempts", int),
     "retry": ("retry", _spell_retry),
     "queue": ("queue", lambda value: {"name": value}),
-    "idempotency_key": ("idempotencyKey", str),
+    "idempotency_key": ("idempotencyKey", spell_key),
     "idempotency_key_ttl": ("idempotencyKeyTTL", spell_duration),
     "ttl": ("ttl", spell_duration),
     "priority": ("priority", float),

@@ -13,6 +13,7 @@ from headrace.cli.options import ApiKey, ApiUrl, Json
 from headrace.cli.outcome import FAILED, OK, USAGE, CommandError
 from headrace.cli.output import describe_error, format_value, print_fields, print_json, print_table
 from headrace.errors import ResultTimeoutError, RunFailedError
+from headrace.idempotency_keys import Key
 
 run_app: Final = App(name="run", help="Trigger runs, look at them, and cancel them.")
 run_app.command("headrace.cli.run_trigger:trigger", name="trigger", help="Trigger one run of a task, and print its id.")
@@ -143,6 +144,36 @@ def replay(
     else:
         print_fields({"id": run["id"], "replays": run.get("replayedFrom"), "status": run["status"]})
     return OK if wait is None or run["isSuccess"] else FAILED
+
+
+@run_app.command(name="reset-key")
+def reset_key(
+    key: Annotated[str, Parameter(help="The idempotency key, as it was given")],
+    /,
+    *,
+    task: Annotated[str, Parameter(help="Id of the task whose key it is", env_var="HEADRACE_RUN_TASK")],
+    run: Annotated[
+        str | None, Parameter(help="Of a key that was used inside of a run: that run's id", env_var="HEADRACE_RUN_ID")
+    ] = None,
+    attempt: Annotated[
+        int | None,
+        Parameter(help="Of a key of one attempt of it: the attempt's number", env_var="HEADRACE_RUN_ATTEMPT"),
+    ] = None,
+    json: Json = False,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> int:
+    """Free an idempotency key: the next trigger with it makes a new run."""
+    if attempt is not None and run is None:
+        raise CommandError("--attempt says which attempt of --run: give both.", USAGE)
+    given = key if run is None else Key(key, scope="run" if attempt is None else "attempt", run_id=run, attempt=attempt)
+    with open_client(api_url, api_key) as client, told_when_missing(f"run of {task} with this key"):
+        client.reset_idempotency_key(task, given)
+    if json:
+        print_json({"key": key, "task": task, "reset": True})
+    else:
+        print_fields({"reset": key})
+    return OK
 
 
 @run_app.command

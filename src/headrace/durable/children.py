@@ -242,7 +242,9 @@ def _make_op(
     plan = Plan.read(options)
     data = encode_payload(task, payload)
     chosen = read_options(make_options(task, options))
-    label = _label(task, plan.key or chosen.idempotency_key or _digest(data))
+    # its own text, not the hash: that of an attempt is another in each, and a replay has to find the point
+    spelt = chosen.idempotency_key_options
+    label = _label(task, plan.key or (spelt.key if spelt else chosen.idempotency_key) or _digest(data))
     return TriggerRun(
         port.names.take(kind, label),
         task_id(task),

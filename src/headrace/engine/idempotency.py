@@ -7,6 +7,7 @@ Scopes keep apart the keys of each task's runs, of batches, and of single HTTP r
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -15,11 +16,15 @@ from uuid import UUID
 import msgspec
 
 from headrace.durations import parse_duration
+from headrace.engine.engine import Engine
 from headrace.protocol.options import RunOptions
 from headrace.store.statements import Plan, query
 
 REQUEST_SCOPE: Final = "request"
 BATCH_SCOPE: Final = "batch"
+
+_DIGEST: Final = hashlib.sha256().digest_size
+_HEX: Final = re.compile(r"[0-9a-fA-F]+")
 
 
 def task_scope(task: str) -> str:
@@ -52,7 +57,9 @@ class KeyHolder:
 
 
 def hash_key(key: str) -> bytes:
-    """SHA-256 of a key."""
+    """SHA-256 of a key; or the key itself, where it is one: a client that hashes and one that does not mean the same."""
+    if len(key) == 2 * _DIGEST and _HEX.fullmatch(key):
+        return bytes.fromhex(key)
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
@@ -64,6 +71,11 @@ def fingerprint_request(value: object) -> bytes:
 def find_ttl(options: RunOptions, default: float) -> float:
     """Seconds that a run's key holds. Raises ValueError on text that is no duration."""
     return parse_duration(options.idempotency_key_ttl) if options.idempotency_key_ttl else default
+
+
+async def reset_key(engine: Engine, environment_id: int, task: str, key: str) -> bool:
+    """Frees a key of a task's runs: the next trigger with it makes a new run. Whether it stood for one."""
+    return bool(await engine.store.fetch("reset_key", environment_id, task_scope(task), hash_key(key)))
 
 
 def claim_keys(environment_id: int, claims: Sequence[KeyClaim]) -> Plan[list[KeyHolder]]:

@@ -46,6 +46,7 @@ from headrace.engine.versions import children_version
 from headrace.engine.waits import wake_runs
 from headrace.errors import ConfigurationError
 from headrace.ids import format_run_id, minted_at
+from headrace.protocol.options import RunOptions
 from headrace.protocol.tokens import TokenStatus
 from headrace.settings import Settings
 from headrace.store.statements import Plan, query
@@ -301,7 +302,7 @@ def _make_children(
         target = targets[write.name]
         if child.awaited and target == fence.run_id:
             raise ConfigurationError(
-                f"The idempotency key {child.options.idempotency_key!r} stands for the run that waits for it: it would wait for "
+                f"The idempotency key {_spell_key(child.options)!r} stands for the run that waits for it: it would wait for "
                 "itself for ever. Give the child a key of its own."
             )
         row = _Row(write.name, write.made, "run", target=target, cascade=write.cascade, pending=child.awaited)
@@ -327,6 +328,10 @@ def _make_children(
             # a cancel takes its children with it, and leaves the runs of others that it waits for
             row.cascade = row.cascade and target in found and found[target]["parent_run_id"] == fence.run_id
     return rows
+
+
+def _spell_key(options: RunOptions) -> str | None:
+    return options.idempotency_key_options.key if options.idempotency_key_options else options.idempotency_key
 
 
 def _claim_keys(environment_id: int, writes: Sequence[PointWrite], settings: Settings) -> Plan[dict[str, UUID]]:

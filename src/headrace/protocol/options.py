@@ -31,7 +31,7 @@ class QueueOption(Struct, frozen=True):
 class IdempotencyKeyOptions(Struct, frozen=True):
     """The key as its author wrote it, and its scope."""
 
-    key: str
+    key: IdempotencyKey
     scope: Literal["run", "attempt", "global"]
 
 

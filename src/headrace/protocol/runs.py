@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from headrace.protocol.options import RunOptions
 
@@ -35,6 +35,18 @@ class RescheduleRun(Struct, frozen=True):
     """Body of ``POST /api/v1/runs/{id}/reschedule``: a duration such as "1h30m", or an ISO 8601 date; in the past is at once."""
 
     delay: str
+
+
+class ResetKey(Struct, frozen=True, rename="camel"):
+    """Body of ``POST /api/v1/idempotencyKeys/{key}/reset``: the task whose key it is."""
+
+    task_identifier: Annotated[str, Meta(min_length=1, max_length=128)]
+
+
+class ResetKeyResponse(Struct, frozen=True):
+    """Answer to it: the key."""
+
+    id: str
 
 
 class AddTags(Struct, frozen=True):
@@ -106,6 +118,8 @@ class RunListItem(Struct, frozen=True, rename="camel", kw_only=True):
     expired_at: str | UnsetType = UNSET
     ttl: str | int | UnsetType = UNSET
     idempotency_key: str | UnsetType = UNSET
+    """As its author wrote it."""
+    idempotency_key_scope: str | UnsetType = UNSET
     version: str | UnsetType = UNSET
     batch_id: str | UnsetType = UNSET
     replayed_from: str | UnsetType = UNSET

@@ -7,7 +7,8 @@ from typing import Any, Protocol, TypeVar
 
 from headrace.durations import Duration
 from headrace.errors import ConfigurationError
-from headrace.items import spell_delay
+from headrace.idempotency_keys import Key, hash_text, is_hashed, spell_key
+from headrace.items import AnyTask, spell_delay, task_id
 from headrace.sdk.effects import Flow, Send
 from headrace.sdk.flows import make_headers, quote
 from headrace.sdk.retries import read_object, send_patiently
@@ -25,6 +26,14 @@ class LifeCalls:
         """
         return self.run_flow(reschedule_run(run_id, delay))
 
+    def reset_idempotency_key(self: _Blocking, task: AnyTask, key: str | Key) -> None:
+        """Frees a key of a task: the next trigger with it makes a new run. The run that it stood for goes on.
+
+        Inside of a run a text is that run's key, as it is for a trigger; ``Key("x", run_id=...)`` is the key of another.
+        Raises ApiError 404 where it stands for no run.
+        """
+        self.run_flow(reset_idempotency_key(task, key))
+
 
 class AsyncLifeCalls:
     """What AsyncClient does."""
@@ -32,6 +41,10 @@ class AsyncLifeCalls:
     async def reschedule_run(self: _Async, run_id: str, delay: Duration | datetime) -> dict[str, Any]:
         """See Client.reschedule_run."""
         return await self.run_flow(reschedule_run(run_id, delay))
+
+    async def reset_idempotency_key(self: _Async, task: AnyTask, key: str | Key) -> None:
+        """See Client.reset_idempotency_key."""
+        await self.run_flow(reset_idempotency_key(task, key))
 
 
 class _Blocking(Protocol):
@@ -50,3 +63,14 @@ def reschedule_run(run_id: str, delay: Duration | datetime) -> Flow[dict[str, An
         raise ConfigurationError(f"delay: {error}") from None
     path = f"/api/v1/runs/{quote(run_id)}/reschedule"
     return read_object((yield from send_patiently(Send("POST", path, json=body, headers=make_headers()))), "id")
+
+
+def reset_idempotency_key(task: AnyTask, key: str | Key) -> Flow[None]:
+    """Flow: frees a key. It goes as a hash: whatever its text is, that fits into a path."""
+    try:
+        spelt: str = spell_key(key)["idempotencyKey"]
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"key: {error}") from None
+    path = f"/api/v1/idempotencyKeys/{spelt if is_hashed(spelt) else hash_text(spelt)}/reset"
+    request = Send("POST", path, json={"taskIdentifier": task_id(task)}, headers=make_headers())
+    read_object((yield from send_patiently(request)), "id")
