@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -238,7 +238,7 @@ catch_error = _everywhere.catch_error
 
 
 @contextlib.contextmanager
-def isolated() -> Any:
+def isolated() -> Generator[HookSet]:
     """Inside the block no hooks of all tasks are registered but those that the block registers: for tests."""
     kept = HookSet()
     registered.swap(kept)

@@ -19,6 +19,7 @@ from headrace.durable.ops import (
     OpenBatch,
     ReadOutcomes,
     RecallPage,
+    RecallWait,
     RunOutcome,
     SealBatch,
     StoreItems,
@@ -207,7 +208,10 @@ class _Batch:
 
     def _find_fresh(self, unseen: UnseenIndexes) -> Steps[list[RunOutcome]]:
         """Outcomes that were not given yet, at most a chunk; waits for some."""
+        more = f"{self._name}/more"
         last: BatchOutcome | None = None
+        if (yield RecallWait(more)) == "waiting":  # the run was put down there, and goes on from there
+            last = yield FollowBatch(more, self._batch_id, unseen.taken)
         while True:
             start = unseen.find_from(0)
             while True:
@@ -220,7 +224,7 @@ class _Batch:
                 start = found[-1].index + 1
             if last is not None and last.status in TERMINAL_BATCH_STATUSES:
                 raise _describe_abort(last, unseen.taken)
-            last = yield FollowBatch(f"{self._name}/more", self._batch_id, unseen.taken)
+            last = yield FollowBatch(more, self._batch_id, unseen.taken)
 
     def _encode(self, items: Sequence[Any], position: int) -> list[ItemData]:
         shared = read_options(make_options(self._task, self._options)) if self._options else None
