@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from headrace.engine.claims import claim_runs
@@ -44,8 +45,9 @@ async def take(
 
 
 class ShiftedStore(Store):
-    """A store whose transactions see the database's clock ``seconds`` further on."""
+    """A store whose clock stands still, ``seconds`` after ``start``."""
 
+    start: datetime
     seconds: float = 0.0
 
     async def fetch(self, name: str, *args: Any) -> list[Record]:
@@ -53,15 +55,20 @@ class ShiftedStore(Store):
 
     async def run_plan(self, plan: Plan[Any]) -> Any:
         async with self.connect() as connection, connection.transaction():
-            await connection.execute("SELECT set_config('headrace.clock_shift', $1, true)", f"{self.seconds:f} seconds")
+            await connection.execute(
+                "SELECT set_config('headrace.clock_shift', ($1::timestamptz - now())::text, true)",
+                self.start + timedelta(seconds=self.seconds),
+            )
             return await run_plan_on(connection, plan)
 
 
 @asynccontextmanager
 async def shifted(engine: Engine) -> AsyncGenerator[tuple[Engine, ShiftedStore]]:
-    """An engine on connections of its own, and what moves its clock."""
+    """An engine on connections of its own whose clock stands still at now, and what moves it."""
     store = await ShiftedStore.open(engine.settings)
     assert isinstance(store, ShiftedStore)
+    async with store.connect() as connection:
+        store.start = await connection.fetchval("SELECT now()")
     try:
         yield replace(engine, store=store), store
     finally:
