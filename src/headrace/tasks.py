@@ -16,7 +16,7 @@ import importlib
 import inspect
 import random as random_module
 import threading
-from collections.abc import Callable, Coroutine, Generator, Mapping
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -33,6 +33,7 @@ from typing import (
     Unpack,
     cast,
     get_args,
+    get_origin,
     get_type_hints,
     overload,
 )
@@ -64,6 +65,9 @@ DurationClock = Literal["wall", "cpu"]
 
 Order = Literal["strict", "skip_failed"]
 """What a run of an order key that waits for its next try does to those behind it: holds them up, or lets them pass."""
+
+MOST_COALESCED: Final = 1000
+"""Runs that one call may take at most."""
 
 JSON_TYPE: Final = "application/json"
 
@@ -244,6 +248,7 @@ class Task(Hookable, Generic[P, R_co]):
         ttl: Duration | None = None,
         cron: str | Cron | None = None,
         order: Order = "strict",
+        coalesce: int | None = None,
     ) -> None:
         self.fn = fn
         self.id = fn.__qualname__.rpartition("<locals>.")[2] if id is None else id
@@ -262,6 +267,12 @@ class Task(Hookable, Generic[P, R_co]):
         if order not in ("strict", "skip_failed"):
             raise ConfigurationError(f"task {self.id!r}: order is {order!r}, but must be 'strict' or 'skip_failed'")
         self.order: Order = order
+        self.coalesce = coalesce
+        if coalesce is not None and not (self.is_async and isolation is None and 1 <= coalesce <= MOST_COALESCED):
+            raise ConfigurationError(
+                f"task {self.id!r}: coalesce={coalesce!r} needs an `async def` without isolation, and a number of runs from 1 "
+                f"to {MOST_COALESCED}"
+            )
         if isolation not in (None, "process"):
             raise ConfigurationError(f"task {self.id!r}: isolation is {isolation!r}, but must be None or 'process'")
         if duration_clock not in get_args(DurationClock):
@@ -422,7 +433,8 @@ class Task(Hookable, Generic[P, R_co]):
 
     @functools.cached_property
     def _shape(self) -> _Shape:
-        return _read_shape(self.id, self.fn)
+        shape = _read_shape(self.id, self.fn)
+        return shape if self.coalesce is None else _read_element_shape(self.id, shape)
 
     @functools.cached_property
     def _payload_codec(self) -> Codec[Any]:
@@ -472,6 +484,14 @@ class TaskDecorator(Protocol):
     def __call__(self, fn: Callable[[], R], /) -> SyncTask[None, R]: ...
 
 
+class CoalescingDecorator(Protocol):
+    """What ``@task(coalesce=...)`` returns: each run has one of the payloads, and one of the results."""
+
+    def __call__(self, fn: Callable[[list[P]], Coroutine[Any, Any, Sequence[R | Exception]]], /) -> AsyncTask[P, R]:
+        """Make the function a task."""
+        ...
+
+
 @overload
 def task(
     fn: Callable[[P], Coroutine[Any, Any, R]] | Callable[[P, RunContext], Coroutine[Any, Any, R]], /
@@ -496,6 +516,18 @@ def task(
     cron: str | Cron | None = None,
     order: Order = "strict",
 ) -> TaskDecorator: ...
+@overload
+def task(
+    *,
+    coalesce: int,
+    id: str | None = None,
+    queue: str | Queue | None = None,
+    retry: Retry | None = None,
+    max_duration: Duration | None = None,
+    cancel_grace: Duration | None = None,
+    ttl: Duration | None = None,
+    order: Order = "strict",
+) -> CoalescingDecorator: ...
 def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a function a task: ``@task`` or ``@task(queue="images", retry=Retry(max_attempts=5))``.
 
@@ -511,6 +543,8 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     cron: when runs of it are made by themselves: "0 2 * * *", or Cron("0 2 * * *", timezone="Europe/Berlin"). Workers
         make it known. The payload is a ScheduledPayload; a task that takes none is given none.
 
+    coalesce: so many runs of one ``order_key`` that are ready, one behind the other, may be given to one call: the function
+        takes a list of payloads and returns a list with a result, or an exception, for each. Nothing durable is done in it.
     order: of runs with an ``order_key``, which go one at a time and as they came: "strict" lets one that waits for its next
         try hold up those behind it, "skip_failed" lets them pass.
 
@@ -590,6 +624,25 @@ def _read_shape(task_id: str, fn: Callable[..., Any]) -> _Shape:
     return _Shape(
         takes_payload=True, default=first.default, wants_context=wants_context, payload=payload, result=result
     )
+
+
+def _read_element_shape(task_id: str, shape: _Shape) -> _Shape:
+    """What one run of a coalescing task has of the function's lists."""
+    if shape.wants_context or not (shape.payload in (Any, list) or get_origin(shape.payload) is list):
+        raise ConfigurationError(
+            f"task {task_id!r} has coalesce: it takes one parameter, the list of its runs' payloads, such as `docs: list[Doc]`"
+        )
+    payload: Any = (get_args(shape.payload) or (Any,))[0]
+    result: Any = (get_args(shape.result) or (Any,))[0]
+    parts: tuple[Any, ...] = get_args(result)
+    kept: list[Any] = [one for one in parts if not _is_exception(one)]
+    if kept and len(kept) < len(parts):  # of `Result | Exception`
+        result = functools.reduce(lambda one, other: one | other, kept)
+    return shape._replace(payload=payload, result=result, default=inspect.Parameter.empty)
+
+
+def _is_exception(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseException)
 
 
 def _read_queue(task_id: str, queue: str | Queue | None) -> tuple[str, Queue | None]:

@@ -81,6 +81,8 @@ _current_port: ContextVar[Port | None] = ContextVar("headrace_current_port", def
 _INSIDE: Final = {
     "step": "a step: a step is over or not, and a replay does not call it again. Use it in the task's function, between "
     "steps, or make a task of the step.",
+    "call": "a call for several runs (coalesce): there is no one run that would wait. Give the runs no coalescing task, or let each "
+    "trigger a child.",
     "hook": "this hook: a replay does not call it again. Use it in the task's function, or in a middleware.",
 }
 
@@ -105,6 +107,16 @@ def current_port(doing: str, instead: str, *, is_point: bool = True) -> Port:
 def inside_step() -> Generator[None]:
     """Refuses durable points inside the block: the function of a step."""
     token = _inside.set("step")
+    try:
+        yield
+    finally:
+        _inside.reset(token)
+
+
+@contextlib.contextmanager
+def inside_call() -> Generator[None]:
+    """Refuses durable points inside the block: a call that is shared by runs."""
+    token = _inside.set("call")
     try:
         yield
     finally:

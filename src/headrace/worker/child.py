@@ -295,7 +295,7 @@ def _execute_order(order: Order, port: _PipePort, stopper: Stopper, places: Sequ
         arguments = decode_arguments(task, order.payload, order.payload_type, context)
         if isinstance(arguments, Failure):
             return Done(failure=arguments)
-        life = Life(task, context, arguments, order.resumed, order.limit)
+        life = Life(task, task.fn, context, arguments, order.resumed, order.limit)
         port.around = WaitHooks.find(life, caller)
         with entered_run(context), entered_port(port), _span_of(order):
             verdict = asyncio.run(stopper.run(live(life))) if task.is_async else caller.live(live(life))

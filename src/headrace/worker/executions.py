@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import Future
 from time import perf_counter
 from typing import Any
@@ -11,6 +12,7 @@ from headrace.engine.outcomes import ClaimedRun, WorkerLease
 from headrace.tasks import RunContext, StopReason, Task
 from headrace.worker.conductor import Conductor
 from headrace.worker.entries import Entry, is_same_attempt, take_entry
+from headrace.worker.groups import Seat
 from headrace.worker.lifecycle import has_hooks
 from headrace.worker.outbox import Desk
 from headrace.worker.ports import RunPort
@@ -35,17 +37,21 @@ class Execution:
         "port",
         "process",
         "run",
+        "seat",
         "task",
         "tasks",
         "thread",
         "waits_since",
     )
 
-    def __init__(self, lease: WorkerLease, run: ClaimedRun, task: Task[Any, Any], desk: Desk) -> None:
+    def __init__(
+        self, lease: WorkerLease, run: ClaimedRun, task: Task[Any, Any], desk: Desk, seat: Seat | None = None
+    ) -> None:
         self.lease = lease
         self.run, self.entry, self.outdated = take_entry(run)
         self.task = task
         self.desk = desk
+        self.seat = seat  # where one call is for several runs
         self.conductor: Conductor | None = None  # from its first durable point on
         self.tasks: set[asyncio.Task[Any]] = set()  # its code's own
         self.waits_since: float | None = None
@@ -57,6 +63,11 @@ class Execution:
         self.thread: int | None = None
         self.process: Child | None = None
         self.limit: TimeLimit | None = None  # its maxDuration
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """What is called with the payload."""
+        return self.seat or self.task.fn
 
     @property
     def is_async(self) -> bool:
@@ -93,6 +104,13 @@ class Execution:
         if self.limit is None and (self.run.number == 1 or not has_hooks(self.task)):
             return None
         return Entry(self.run.number, self.limit.used if self.limit is not None else 0.0)
+
+    def leave_code(self) -> None:
+        """Its code is over: its time is counted no longer, and runs that share its call don't wait for it."""
+        if self.limit is not None:
+            self.limit.stop()
+        if self.seat is not None:
+            self.seat.leave()
 
     def end(self) -> None:
         """It is over. A thread of it that goes on gets nothing done any more.

@@ -42,6 +42,7 @@ from headrace.worker.child import Order
 from headrace.worker.conductor import Conductor
 from headrace.worker.entries import Entry, keep_entry
 from headrace.worker.executions import Execution
+from headrace.worker.groups import seat_runs
 from headrace.worker.lifecycle import BlockingCaller, Life, WaitHooks, has_hooks, live, live_async
 from headrace.worker.loading import Source, find_source
 from headrace.worker.outbox import Desk
@@ -136,8 +137,9 @@ class Executor:
         self._tracing = telemetry.is_tracing()  # asked by the chunk: a task's module may set it up late
         create_task = asyncio.get_running_loop().create_task
         assert self._desk is not None, "open() comes first"
+        seats = seat_runs(self._tasks, runs)
         for run in runs:
-            execution = Execution(lease, run, self._tasks[run.task], self._desk)
+            execution = Execution(lease, run, self._tasks[run.task], self._desk, seats.get(run.id))
             self._executions[run.id] = execution
             execution.job = create_task(self._execute(execution))
 
@@ -188,8 +190,7 @@ class Executor:
             finish = await self._attempt(execution)
         except BaseException as error:  # noqa: BLE001 - whatever a task raises is the end of its run, and of nothing else
             finish = self._explain(execution, error)
-        if execution.limit is not None:
-            execution.limit.stop()
+        execution.leave_code()
         if execution.cut in ("canceled", "timeout", "dropped"):
             finish = None
         if execution.conductor is not None:
@@ -299,8 +300,12 @@ class Executor:
         if isinstance(arguments, Failure):
             return arguments
         if has_hooks(task):
-            return await self._live(execution, Life(task, context, arguments, execution.resumed, limit))
-        value: Any = await task.fn(*arguments) if task.is_async else await self._call_in_thread(execution, arguments)
+            return await self._live(
+                execution, Life(task, execution.function, context, arguments, execution.resumed, limit)
+            )
+        value: Any = (
+            await execution.function(*arguments) if task.is_async else await self._call_in_thread(execution, arguments)
+        )
         return describe_exception(value.error) if isinstance(value, _Raised) else encode_output(task, value)
 
     async def _call_in_thread(self, execution: Execution, arguments: tuple[Any, ...]) -> Any:

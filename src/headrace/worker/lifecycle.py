@@ -60,9 +60,10 @@ Flow = Generator[Call, Returned | Raised, Packet | Failure | None]
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """What is lived: a run's attempt, and whether it goes on after a wait."""
+    """What is lived: a run's attempt, and whether it goes on after a wait. ``function`` is what is called in the middle."""
 
     task: Task[Any, Any]
+    function: Callable[..., Any]
     context: RunContext
     arguments: tuple[Any, ...]
     resumed: bool = False
@@ -96,7 +97,7 @@ def live(life: Life) -> Flow:
     if ended is None:
         ended = yield from _begin(life)
     if ended is None:
-        ended = yield Call(life.task.fn, life.arguments)
+        ended = yield Call(life.function, life.arguments)
     verdict = yield from _conclude(life, ended)
     for manager in reversed(managers):
         verdict = yield from _leave(life, manager, ended, verdict)

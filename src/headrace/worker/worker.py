@@ -251,6 +251,7 @@ def _register_task(task: Task[Any, Any]) -> TaskRegistration:
         task.queue,
         task.retry.max_attempts,
         skips_failed=task.order == "skip_failed",
+        coalesces=task.coalesce or 1,
         cron=task.cron,
         limits=task.limits,
     )

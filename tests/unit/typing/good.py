@@ -23,6 +23,7 @@ from headrace import (
     Task,
     task,
 )
+from headrace.tasks import AsyncTask
 
 
 @dataclass
@@ -124,3 +125,11 @@ def takes_any_task(some: Task[Image, object]) -> str:
 
 def passes_tasks_on() -> list[str]:
     return [takes_any_task(resize), takes_any_task(measure)]
+
+
+@task(coalesce=10)
+async def index(images: list[Image]) -> list[Thumb | Exception]:
+    return [Thumb(len(image.url)) for image in images]
+
+
+assert_type(index, AsyncTask[Image, Thumb])
