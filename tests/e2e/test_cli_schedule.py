@@ -48,6 +48,12 @@ def test_a_schedule_is_made_shown_changed_switched_and_deleted(env):
     on = run_headrace("schedule", "activate", "--json", env=env | {"HEADRACE_SCHEDULE_ID": schedule["id"]})
     assert json.loads(on.stdout)["active"] is True
 
+    for cron in ("0 4 * * *", "0 5 * * *"):  # without a key, the task has one
+        other = json.loads(run_headrace("schedule", "create", "bare", cron, "--json", env=env).stdout)
+    assert (other["deduplicationKey"], other["generator"]["expression"]) == ("bare", "0 5 * * *")
+    pages = json.loads(run_headrace("schedule", "list", "--json", env=env).stdout)["pagination"]
+    assert pages["count"] == 2
+
     listed = run_headrace("schedule", "list", env=env)
     for words in (schedule["id"], "report", "0 3 * * *", "yes", "nightly"):
         assert words in listed.stdout
@@ -68,7 +74,7 @@ def test_a_schedule_is_made_shown_changed_switched_and_deleted(env):
         (("create", "t", "* * * * *", "--key", "k", "--catch-up", "some"), "skip, one, all"),
         (("create", "t", "* * * * *", "--key", "k", "--options", "tags"), "--options is no JSON object"),
         (("create", "t", "* * * * *", "--key", "k", "--options", '{"tag": "x"}'), "There is no option 'tag'"),
-        (("create", "t", "* * * * *"), "--key"),
+        (("create", "t"), "CRON"),
         (("list", "--limit", "0"), "perPage must be a whole number from 1 to 100"),
     ],
 )

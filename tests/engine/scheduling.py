@@ -70,11 +70,13 @@ async def look(engine: Engine, schedule: ScheduleView) -> ScheduleView:
 
 
 async def read_payloads(engine: Engine, schedule: ScheduleView) -> list[dict[str, Any]]:
-    """The payloads of the runs that a schedule made, in the order in which it made them."""
+    """The payloads of the runs that a schedule made, in the order of their ticks."""
     rows = await fetch_sql(
-        engine, "SELECT convert_from(payload, 'UTF8') AS payload FROM headrace.runs WHERE schedule_id = $1 ORDER BY id", schedule.id
-    )  # fmt: skip
-    return [json.loads(row["payload"]) for row in rows]
+        engine,
+        "SELECT convert_from(payload, 'UTF8') AS payload FROM headrace.runs WHERE schedule_id = $1",
+        schedule.id,
+    )
+    return sorted((json.loads(row["payload"]) for row in rows), key=lambda payload: payload["timestamp"])
 
 
 async def read_ticks(engine: Engine, schedule: ScheduleView) -> list[datetime]:

@@ -105,11 +105,12 @@ def create(
     /,
     *,
     key: Annotated[
-        str,
+        str | None,
         Parameter(
-            help="Deduplication key: made again with it, the schedule is changed", env_var="HEADRACE_SCHEDULE_KEY"
+            help="Deduplication key: made again with it, the schedule is changed; default: the task's id",
+            env_var="HEADRACE_SCHEDULE_KEY",
         ),
-    ],
+    ] = None,
     timezone: Timezone = None,
     external_id: ExternalId = None,
     catch_up: CatchUpPolicy = None,
@@ -125,7 +126,7 @@ def create(
             made = client.create_schedule(
                 task,
                 cron,
-                deduplication_key=key,
+                deduplication_key=key or task,
                 timezone=timezone,
                 external_id=external_id,
                 catch_up=cast("CatchUp | None", catch_up),
