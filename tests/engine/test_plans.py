@@ -150,7 +150,7 @@ async def test_a_seal_reads_the_batch_and_no_run(connection: asyncpg.Connection[
 
 async def test_a_page_of_runs_reads_a_page(connection: asyncpg.Connection[Any]) -> None:
     everything = UUID(int=0), UUID(int=2**128 - 1)
-    nodes = await explain(connection, "list_runs", 1, *everything, "all", 26, 0, 50_000, *[None] * 18)
+    nodes = await explain(connection, "list_runs", 1, *everything, "all", 26, 0, 50_000, *[None] * 18, True)
     assert_no_full_scan(nodes)
     assert rows_read(nodes) <= 2 * 26  # once in the index, once by its key
 

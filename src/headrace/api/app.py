@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from headrace.api import (
     batches,
+    bulk_actions,
     deployments,
     filters,
     health,
@@ -36,6 +37,7 @@ from headrace.api.authentication import require_authorization
 from headrace.api.errors import AnsweredError, answer_error, answer_missing
 from headrace.api.routing import Call, Endpoint, build_routes
 from headrace.engine.engine import Engine
+from headrace.protocol import bulk_actions as bulk
 from headrace.protocol.batches import (
     BatchItem,
     BatchResults,
@@ -309,6 +311,43 @@ ENDPOINTS: Final = (
             parameters=(_REQUEST_ID, _TRACE),
         ),
         replays.replay_run,
+    ),
+    Endpoint(
+        Operation(
+            "POST",
+            "/api/v1/bulk-actions",
+            "Cancel or replay many runs in the background",
+            request=bulk.CreateBulkAction,
+            responses={202: bulk.BulkActionId},
+            parameters=(_REQUEST_ID,),
+        ),
+        bulk_actions.create_bulk_action,
+        max_body=lambda _: bulk_actions.MAX_BODY,
+    ),
+    Endpoint(
+        Operation(
+            "GET",
+            "/api/v1/bulk-actions",
+            "List bulk actions",
+            responses={200: bulk.BulkActionList},
+            parameters=bulk_actions.PAGES,
+        ),
+        bulk_actions.list_bulk_actions,
+    ),
+    Endpoint(
+        Operation(
+            "GET", "/api/v1/bulk-actions/{action_id}", "Retrieve a bulk action", responses={200: bulk.BulkAction}
+        ),
+        bulk_actions.retrieve_bulk_action,
+    ),
+    Endpoint(
+        Operation(
+            "POST",
+            "/api/v1/bulk-actions/{action_id}/abort",
+            "End a bulk action before its time; what it has done stays",
+            responses={200: bulk.BulkActionId},
+        ),
+        bulk_actions.abort_bulk_action,
     ),
     Endpoint(
         Operation(

@@ -25,7 +25,7 @@ CREATED: Final = (
 )
 """How the document of the routes shows what ``read_created`` and ``read_page`` read."""
 
-_DATE: Final = "an ISO 8601 date, or milliseconds since 1970"
+DATE: Final = "an ISO 8601 date, or milliseconds since 1970"
 
 
 def read_list(call: Call, name: str) -> list[str] | None:
@@ -72,10 +72,10 @@ def read_id(call: Call, name: str, parse: Callable[[str], UUID | None], what: st
 def read_created(call: Call) -> tuple[datetime | None, datetime | None]:
     """The first and the last moment of ``filter[createdAt]``."""
     period = _read(call, "filter[createdAt][period]", parse_duration, "a duration such as 1h30m")
-    created_from = _read(call, "filter[createdAt][from]", _parse_time, _DATE)
+    created_from = _read(call, "filter[createdAt][from]", parse_time, DATE)
     if period is not None:
-        created_from = max(created_from or datetime.min.replace(tzinfo=UTC), _ago(period))
-    return created_from, _read(call, "filter[createdAt][to]", _parse_time, _DATE)
+        created_from = max(created_from or datetime.min.replace(tzinfo=UTC), moment_ago(period))
+    return created_from, _read(call, "filter[createdAt][to]", parse_time, DATE)
 
 
 def read_page(call: Call, parse: Callable[[str], UUID | None], what: str) -> tuple[int, UUID | None, UUID | None]:
@@ -105,14 +105,16 @@ def _refuse_nul(name: str, value: str) -> None:
         raise limits.bad_query(name, f"{name} must not hold a NUL character")
 
 
-def _parse_time(text: str) -> datetime:
+def parse_time(text: str) -> datetime:
+    """A moment as the wire spells it. Raises ValueError, OverflowError or OSError."""
     if text.isascii() and text.isdigit():
         return datetime.fromtimestamp(int(text) / 1000, UTC)
     moment = datetime.fromisoformat(text)
     return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _ago(seconds: float) -> datetime:
+def moment_ago(seconds: float) -> datetime:
+    """The moment so many seconds before now."""
     try:
         return datetime.now(UTC) - timedelta(seconds=seconds)
     except OverflowError:

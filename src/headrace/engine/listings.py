@@ -37,7 +37,7 @@ _UNSUCCESSFUL: Final = frozenset(
         RunStatus.TIMED_OUT,
     }
 )
-_OPEN: Final = _QUEUED | {RunStatus.EXECUTING, RunStatus.WAITING}
+_OPEN: Final = _QUEUED | {RunStatus.DEQUEUED, RunStatus.EXECUTING, RunStatus.WAITING}
 
 _MINTED_LATE: Final = timedelta(hours=1)
 """A run is as old as its transaction, and its id may be younger: by how long somebody else's transaction was open before."""
@@ -72,24 +72,42 @@ def find_page(
     look_at: int = MOST_LOOKED_AT,
 ) -> Plan[RunPage]:
     """Plan: see ``list_runs``."""
-    name = "list_runs:back" if before else "list_runs"
-    low, high = yield from _find_interval(environment_id, wanted, before or _FIRST_ID, after or _LAST_ID)
-    way = yield from _choose_way(wanted, look_at)
-    arguments = [environment_id, low, high, way]
-    rows = yield from query(name, *arguments, limit + 1, 0, look_at, *_columns(wanted))
-    runs = [read_run(row) for row in rows[:limit]]
-    last = runs[-1].id if len(rows) > limit else None
-    if last is None and _looks_further(wanted, way):
-        last = yield from _find_last_looked_at(name, arguments, look_at, wanted)
+    rows, last = yield from choose_runs(environment_id, wanted, before, after, limit, look_at, whole=True)
+    runs = [read_run(row) for row in rows]
     if before:
         return RunPage(runs[::-1], older=runs[0].id if runs else before, newer=last)
     return RunPage(runs, older=last, newer=runs[0].id if runs and after else None)
 
 
+def choose_runs(
+    environment_id: int,
+    wanted: RunFilter,
+    before: UUID | None,
+    after: UUID | None,
+    limit: int,
+    look_at: int,
+    *,
+    whole: bool = False,
+) -> Plan[tuple[list[Record], UUID | None]]:
+    """Plan: rows of a page in the order in which they were come to, and where the next page goes on (None: nowhere).
+
+    Payloads and outputs are in them only where they are asked for ``whole``.
+    """
+    name = "list_runs:back" if before else "list_runs"
+    low, high = yield from _find_interval(environment_id, wanted, before or _FIRST_ID, after or _LAST_ID)
+    way = yield from _choose_way(wanted, look_at)
+    arguments = [environment_id, low, high, way]
+    rows = yield from query(name, *arguments, limit + 1, 0, look_at, *_columns(wanted), whole)
+    if len(rows) > limit:
+        return rows[:limit], rows[limit - 1]["id"]
+    last = (yield from _find_last_looked_at(name, arguments, look_at, wanted)) if _looks_further(wanted, way) else None
+    return rows, last
+
+
 def _find_last_looked_at(name: str, arguments: Sequence[Any], look_at: int, wanted: RunFilter) -> Plan[UUID | None]:
     """Plan: the run at which a page stopped to look, or None where it saw all there are."""
     everything = _find_known(wanted, arguments[3])
-    rows: list[Record] = yield from query(name, *arguments, 1, look_at - 1, look_at, *_columns(everything))
+    rows: list[Record] = yield from query(name, *arguments, 1, look_at - 1, look_at, *_columns(everything), False)
     return rows[0]["id"] if rows else None
 
 

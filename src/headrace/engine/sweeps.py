@@ -17,6 +17,7 @@ from uuid import UUID
 import structlog
 
 from headrace.engine.audits import AuditPlace, audit_once
+from headrace.engine.bulk_steps import BulkCarrier
 from headrace.engine.cancels import cancel_runs, cancel_tree_step, expire_runs
 from headrace.engine.completions import settle_ends
 from headrace.engine.engine import Engine
@@ -29,6 +30,7 @@ from headrace.store.store import DATABASE_ERRORS
 from headrace.timeouts import happens_within
 
 _CHUNK: Final = 1000
+_BULK_SECONDS: Final = 0.25
 _SCHEDULES_CHUNK: Final = 100
 _SHORTEST_PAUSE: Final = 0.01
 
@@ -51,7 +53,10 @@ class SweepReport:
     tokens_expired: int = 0
     runs_scheduled: int = 0
     runs_repaired: int = 0
+    bulk_members: int = 0
     environments: set[int] = field(default_factory=set)
+    unfinished: bool = False
+    """Whether there is more of what is done bit by bit: it is gone on with at once, after a look at all the rest."""
 
     @property
     def empty(self) -> bool:
@@ -70,16 +75,20 @@ async def run_sweeps(engine: Engine, stop: asyncio.Event, *, interval: float | N
     audit_every = engine.settings.audit_interval * max(every / engine.settings.sweep_interval, 1.0)
     place, audited_at = AuditPlace(), time.monotonic()
     while not stop.is_set():
-        pause = every
+        pause, unfinished = every, False
         try:
             if time.monotonic() - audited_at >= audit_every:
                 audited_at = time.monotonic()
                 await audit_once(engine, place)
             [look] = await engine.store.fetch("find_due_work")
             if look["due"]:
-                await sweep_once(engine)
+                unfinished = (await sweep_once(engine)).unfinished
                 [look] = await engine.store.fetch("find_due_work")  # what it did may have led to the next deadline
-            if not look["due"] and look["next_in"] is not None:  # a deadline is met when it comes, not at the next look
+            if unfinished:
+                pause = 0.0
+            elif (
+                not look["due"] and look["next_in"] is not None
+            ):  # a deadline is met when it comes, not at the next look
                 pause = max(min(every, look["next_in"]), _SHORTEST_PAUSE)
         except DATABASE_ERRORS as error:
             _log.warning("sweep put off: the database does not answer", error=str(error))
@@ -94,6 +103,7 @@ async def sweep_once(engine: Engine) -> SweepReport:
         while await engine.store.run_plan(_elected(step(report, engine))):
             pass
     await engine.store.run_plan(_elected(_close_lanes()))
+    await _carry_on_bulk_actions(report, engine)
     for environment_id in report.environments:
         engine.notices.runs_ready(environment_id)
         engine.notices.runs_done(environment_id)
@@ -208,6 +218,19 @@ def _cancel_trees(report: SweepReport, _engine: Engine) -> Plan[bool]:
     report.runs_canceled += count
     report.environments.update(environments)
     return True
+
+
+async def _carry_on_bulk_actions(report: SweepReport, engine: Engine) -> None:
+    """A part of them a round, in turn: however many runs they are for, deadlines are looked at in between."""
+    until = time.monotonic() + _BULK_SECONDS
+    carrier = BulkCarrier(engine, _elected)
+    while await carrier.carry_on():
+        if time.monotonic() >= until:
+            report.unfinished = True
+            break
+    report.bulk_members += carrier.done
+    report.runs_canceled += carrier.canceled
+    report.environments.update(carrier.environments)
 
 
 def _close_lanes() -> Plan[None]:

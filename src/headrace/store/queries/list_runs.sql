@@ -2,8 +2,9 @@
 -- met once however many are added. ($2, $3) is the open interval of ids, $7 how many runs of it are looked at, at most.
 -- $4 names the way in, of which the others are left alone. Indexes, in this order: runs_pkey; runs_unsuccessful; runs_by_key;
 -- runs_by_schedule; bulk_members_results; runs_by_tag; runs_ready, runs_held and runs_waiting. The last two ways sort what they
--- find, so the caller counts it before (count_few_runs).
-SELECT r.id, l.task, l.queue, r.status, r.payload, r.payload_type, r.output, r.output_type, r.error::text AS error, r.attempt,
+-- find, so the caller counts it before (count_few_runs). $26: with payloads and outputs, which can be long.
+SELECT r.id, l.task, l.queue, r.status, r.payload_type, r.output_type,
+    CASE WHEN $26::boolean THEN r.payload END AS payload, CASE WHEN $26::boolean THEN r.output END AS output, r.error::text AS error, r.attempt,
     r.batch_id, r.batch_index, r.parent_run_id, r.root_run_id, r.depth, r.resumes, r.metadata::text AS metadata,
     r.idempotency_key, r.options::text AS options, r.created_at, r.updated_at,
     r.delayed_until, r.started_at, r.finished_at, r.traceparent, r.delayed_until > headrace.clock() AS delayed, l.pending,

@@ -1,0 +1,7 @@
+-- A page of bulk actions, newest first (list_bulk_actions:back is the other way round): ids sort by time, so the key is the
+-- cursor. ($2, $3) is the open interval of ids. Index: bulk_actions_pkey.
+SELECT a.id, a.kind, a.status, a.name, a.filter::text AS filter, a.selected_at, a.total, a.succeeded, a.failed, a.created_at,
+    a.completed_at
+FROM headrace.bulk_actions AS a
+WHERE a.environment_id = $1::integer AND a.id > $2::uuid AND a.id < $3::uuid
+ORDER BY a.id DESC LIMIT $4::integer
