@@ -33,7 +33,7 @@ def rescue_arguments(
         [row["attempt"] for row in held],
         [final(row) for row in held],
         [counted] * len(held),
-        [msgspec.json.encode(error(row)).decode("utf-8") for row in held],
+        [msgspec.json.encode(_say_last(error(row), row) if final(row) else error(row)).decode("utf-8") for row in held],
         [lanes.get(run_id) for run_id in ids],
     ]
 
@@ -47,6 +47,14 @@ def find_pinned_lanes(environment_id: int, runs: Sequence[UUID], version: str) -
     lanes = LaneFinder(environment_id, version=version)
     found = (yield from lanes.find_lanes(set(names.values()))) if names else {}
     return {run_id: found[name] for run_id, name in names.items()}
+
+
+def _say_last(error: dict[str, str], row: Held) -> dict[str, str]:
+    text = (
+        f"It is the worker number {row['rescues'] + 1} that this run is lost with, which is more than HEADRACE_MAX_RESCUES allows: "
+        "it is not tried again."
+    )
+    return {**error, "message": f"{error['message']} {text}"}
 
 
 def worker_lost_error(row: Held) -> dict[str, str]:
