@@ -442,8 +442,10 @@ ENDPOINTS: Final = (
             "List the time zones that a schedule can be in",
             responses={200: Timezones},
             parameters=(Parameter("excludeUtc", "query", "true: without UTC", bool),),
+            needs_key=False,
         ),
         schedules.answer_timezones,
+        identify=schedules.identify_anybody,
     ),
     Endpoint(
         Operation(
