@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 
 from headrace.engine import claims, runs, workers
@@ -12,6 +13,7 @@ from headrace.engine.engine import Engine
 from headrace.engine.outcomes import ClaimedRun, Packet, RunCreated, WorkerLease
 from headrace.engine.turns import Turns
 from headrace.protocol.options import RunOptions
+from tests.engine.held import held_at, holding
 from tests.engine.helpers import finish, register
 from tests.invariants import assert_invariants, fetch_sql
 
@@ -61,6 +63,20 @@ async def test_a_claim_goes_round_all_keys_once_where_all_are_held_up(engine: En
     assert last.options["concurrencyKey"] == "k19"
     await trigger(engine, concurrency_key="k19")
     assert await take(engine, lease, 1, turns) == []
+
+
+async def test_a_worker_that_stands_still_in_the_middle_of_a_claim_does_not_hold_up_the_others(engine: Engine) -> None:
+    """SIGSTOP, a laptop's lid: its session ends with its lease, and the locks of limits with that."""
+    lease = await register(engine, "t")
+    await limit_queue(engine, declared_limit=2)
+    await trigger(engine)
+    async with holding(engine, "after:lock_limits") as (own, hold):
+        frozen = await held_at(hold, claims.claim_runs(own, lease, tasks=["t"], limit=1))
+        assert len(await take(engine, await register(engine, "t"), 1, Turns())) == 1
+        hold.released.set()
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
+            await frozen
+    await assert_invariants(engine)
 
 
 async def trigger(engine: Engine, **options: Any) -> UUID:

@@ -166,7 +166,7 @@ async def test_a_plain_claim_does_not_look_into_lanes_with_limits(connection: as
 @pytest.mark.parametrize("name", ["lock_limits", "lock_workers", "declare_queues", "find_environment_limits"])
 async def test_what_stands_beside_a_claim_reads_no_backlog(connection: asyncpg.Connection[Any], name: str) -> None:
     args: dict[str, tuple[Any, ...]] = {
-        "lock_limits": (1, [task for task, *_ in LANES]),
+        "lock_limits": (1, [task for task, *_ in LANES], 30.0),
         "lock_workers": (1,),
         "declare_queues": (1, ["task/few"], [5], [1], [None], [None], [False], [False]),
         "find_environment_limits": (1,),

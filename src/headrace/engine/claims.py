@@ -71,7 +71,7 @@ def _limited_claim(
     engine: Engine, lease: WorkerLease, wanted: list[Any], limit: int, turns: Turns
 ) -> Plan[list[Record]]:
     """Plan: a claim from lanes with keys or limits, by whoever holds the limits: they are counted after that."""
-    yield from query("lock_limits", lease.environment_id, wanted[0])
+    yield from query("lock_limits", lease.environment_id, wanted[0], engine.settings.lease)
     return (
         yield from query(
             "claim_limited_runs",

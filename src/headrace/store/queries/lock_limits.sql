@@ -1,8 +1,12 @@
 -- One claim at a time counts against a limit, and sees what the one before it took: holds, to the end of the transaction, the limits
 -- that lanes of these tasks are under (the environment's, which stands for all its queues, or else each queue's), and the ordered lanes
--- that let a failed head be overtaken, or several runs of a key go together. Indexes: environments_pkey, lanes_open, queues_environment_id_name_key, tasks_pkey.
-SELECT pg_advisory_xact_lock(m.class, m.id)
-FROM (
+-- that let a failed head be overtaken, or several runs of a key go together. A process that stands still for longer than its lease ($3,
+-- seconds) while it holds them loses them with its session: the others would wait for it. Indexes: environments_pkey, lanes_open, queues_environment_id_name_key, tasks_pkey.
+WITH patience AS MATERIALIZED (
+    SELECT set_config('idle_in_transaction_session_timeout', ceil($3::float8 * 1000)::text, true) AS given
+)
+SELECT pg_advisory_xact_lock(m.class, m.id), p.given
+FROM patience AS p CROSS JOIN (
     SELECT 7306 AS class, e.id FROM headrace.environments AS e WHERE e.id = $1::integer AND e.concurrency_limit IS NOT NULL
     UNION
     SELECT 7307, q.id
