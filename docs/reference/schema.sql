@@ -8,6 +8,15 @@ CREATE TYPE headrace.batch_status AS ENUM (
     'PARTIAL_FAILED',
     'ABORTED'
 );
+CREATE TYPE headrace.bulk_kind AS ENUM (
+    'CANCEL',
+    'REPLAY'
+);
+CREATE TYPE headrace.bulk_status AS ENUM (
+    'PENDING',
+    'COMPLETED',
+    'ABORTED'
+);
 CREATE TYPE headrace.lane_kind AS ENUM (
     'plain',
     'keyed',
@@ -172,6 +181,46 @@ CREATE TABLE headrace.batches (
     CONSTRAINT batches_start_policy_check CHECK ((start_policy = ANY (ARRAY['add'::text, 'seal'::text])))
 )
 WITH (fillfactor='50');
+CREATE TABLE headrace.bulk_actions (
+    environment_id integer NOT NULL,
+    id uuid NOT NULL,
+    kind headrace.bulk_kind NOT NULL,
+    status headrace.bulk_status DEFAULT 'PENDING'::headrace.bulk_status NOT NULL,
+    name text,
+    filter jsonb,
+    cursor uuid,
+    selected_at timestamp with time zone,
+    total integer DEFAULT 0 NOT NULL,
+    succeeded integer DEFAULT 0 NOT NULL,
+    failed integer DEFAULT 0 NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    completed_at timestamp with time zone,
+    CONSTRAINT bulk_actions_check CHECK (((succeeded + failed) <= total)),
+    CONSTRAINT bulk_actions_check1 CHECK (((status = 'PENDING'::headrace.bulk_status) = (completed_at IS NULL))),
+    CONSTRAINT bulk_actions_check2 CHECK (((status <> 'COMPLETED'::headrace.bulk_status) OR ((selected_at IS NOT NULL) AND ((succeeded + failed) = total))))
+)
+WITH (fillfactor='50');
+CREATE TABLE headrace.bulk_members (
+    environment_id integer NOT NULL,
+    action_id uuid NOT NULL,
+    run_id uuid NOT NULL,
+    succeeded boolean,
+    result_id uuid,
+    error text
+)
+WITH (fillfactor='80');
+CREATE TABLE headrace.dev_claims (
+    environment_id integer NOT NULL,
+    run_id uuid NOT NULL,
+    session_id uuid NOT NULL,
+    attempt integer NOT NULL
+);
+CREATE TABLE headrace.dev_sessions (
+    environment_id integer NOT NULL,
+    id uuid NOT NULL,
+    kept_until timestamp with time zone NOT NULL
+)
+WITH (fillfactor='50');
 CREATE TABLE headrace.environments (
     id integer NOT NULL,
     slug text NOT NULL,
@@ -234,6 +283,47 @@ CREATE TABLE headrace.lanes (
     kind headrace.lane_kind DEFAULT 'plain'::headrace.lane_kind NOT NULL,
     locked boolean DEFAULT false NOT NULL
 );
+CREATE TABLE headrace.tasks (
+    environment_id integer NOT NULL,
+    id text NOT NULL,
+    queue text NOT NULL,
+    max_attempts integer NOT NULL,
+    registered_at timestamp with time zone NOT NULL,
+    skips_failed boolean DEFAULT false NOT NULL,
+    coalesces integer DEFAULT 1 NOT NULL,
+    current_version text,
+    CONSTRAINT tasks_coalesces_check CHECK ((coalesces > 0))
+);
+CREATE TABLE headrace.version_tasks (
+    version_id integer NOT NULL,
+    task text NOT NULL,
+    first_seen_at timestamp with time zone NOT NULL
+);
+CREATE TABLE headrace.versions (
+    id integer NOT NULL,
+    environment_id integer NOT NULL,
+    version text NOT NULL,
+    first_seen_at timestamp with time zone NOT NULL,
+    last_seen_at timestamp with time zone NOT NULL,
+    promoted_at timestamp with time zone
+);
+CREATE VIEW headrace.lane_states AS
+ SELECT id,
+    environment_id,
+    task,
+    queue,
+    version,
+    locked,
+        CASE
+            WHEN locked THEN (NOT (EXISTS ( SELECT
+               FROM (headrace.versions v
+                 JOIN headrace.version_tasks t ON ((t.version_id = v.id)))
+              WHERE ((v.environment_id = l.environment_id) AND (v.version = l.version) AND (t.task = l.task)))))
+            ELSE (NOT (EXISTS ( SELECT
+               FROM headrace.tasks t
+              WHERE ((t.environment_id = l.environment_id) AND (t.id = l.task)))))
+        END AS pending
+   FROM headrace.lanes l;
 ALTER TABLE headrace.lanes ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME headrace.lanes_id_seq
     START WITH 1
@@ -281,6 +371,8 @@ CREATE TABLE headrace.runs (
     expires_at timestamp with time zone,
     schedule_id uuid,
     replayed_from uuid,
+    version_id integer,
+    metadata_write bigint,
     CONSTRAINT runs_check CHECK (((batch_id IS NULL) = (batch_index IS NULL))),
     CONSTRAINT runs_check1 CHECK (((batch_id IS NULL) OR (id = headrace.item_run_id(batch_id, batch_index)))),
     CONSTRAINT runs_check2 CHECK (((concurrency_key IS NULL) OR (order_key IS NULL))),
@@ -377,15 +469,35 @@ CREATE SEQUENCE headrace.run_order
     NO MINVALUE
     NO MAXVALUE
     CACHE 1;
-CREATE TABLE headrace.tasks (
+CREATE TABLE headrace.schedules (
     environment_id integer NOT NULL,
-    id text NOT NULL,
-    queue text NOT NULL,
-    max_attempts integer NOT NULL,
-    registered_at timestamp with time zone NOT NULL,
-    skips_failed boolean DEFAULT false NOT NULL,
-    coalesces integer DEFAULT 1 NOT NULL,
-    CONSTRAINT tasks_coalesces_check CHECK ((coalesces > 0))
+    id uuid NOT NULL,
+    declared boolean NOT NULL,
+    task text NOT NULL,
+    deduplication_key text,
+    external_id text,
+    pattern text NOT NULL,
+    timezone text NOT NULL,
+    catch_up text NOT NULL,
+    options jsonb,
+    active boolean DEFAULT true NOT NULL,
+    next_tick timestamp with time zone,
+    last_tick timestamp with time zone,
+    last_run_id uuid,
+    fault text,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    CONSTRAINT schedules_catch_up_check CHECK ((catch_up = ANY (ARRAY['skip'::text, 'one'::text, 'all'::text]))),
+    CONSTRAINT schedules_check CHECK ((declared = (deduplication_key IS NULL)))
+)
+WITH (fillfactor='80');
+ALTER TABLE headrace.versions ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME headrace.versions_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
 );
 CREATE TABLE headrace.workers (
     id bigint NOT NULL,
@@ -395,7 +507,9 @@ CREATE TABLE headrace.workers (
     lease_until timestamp with time zone NOT NULL,
     ended_at timestamp with time zone,
     emptied_at timestamp with time zone,
-    version text DEFAULT ''::text NOT NULL
+    version text DEFAULT ''::text NOT NULL,
+    tasks text[],
+    queues text[]
 )
 WITH (fillfactor='50');
 ALTER TABLE headrace.workers ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
@@ -416,6 +530,14 @@ ALTER TABLE ONLY headrace.batch_aliases
     ADD CONSTRAINT batch_aliases_pkey PRIMARY KEY (environment_id, batch_id, batch_index);
 ALTER TABLE ONLY headrace.batches
     ADD CONSTRAINT batches_pkey PRIMARY KEY (environment_id, id);
+ALTER TABLE ONLY headrace.bulk_actions
+    ADD CONSTRAINT bulk_actions_pkey PRIMARY KEY (environment_id, id);
+ALTER TABLE ONLY headrace.bulk_members
+    ADD CONSTRAINT bulk_members_pkey PRIMARY KEY (environment_id, action_id, run_id);
+ALTER TABLE ONLY headrace.dev_claims
+    ADD CONSTRAINT dev_claims_pkey PRIMARY KEY (environment_id, run_id);
+ALTER TABLE ONLY headrace.dev_sessions
+    ADD CONSTRAINT dev_sessions_pkey PRIMARY KEY (environment_id, id);
 ALTER TABLE ONLY headrace.environments
     ADD CONSTRAINT environments_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY headrace.environments
@@ -434,16 +556,29 @@ ALTER TABLE ONLY headrace.queues
     ADD CONSTRAINT queues_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY headrace.runs
     ADD CONSTRAINT runs_pkey PRIMARY KEY (environment_id, id);
+ALTER TABLE ONLY headrace.schedules
+    ADD CONSTRAINT schedules_pkey PRIMARY KEY (environment_id, id);
 ALTER TABLE ONLY headrace.tasks
     ADD CONSTRAINT tasks_pkey PRIMARY KEY (environment_id, id);
 ALTER TABLE ONLY headrace.tokens
     ADD CONSTRAINT tokens_pkey PRIMARY KEY (environment_id, id);
+ALTER TABLE ONLY headrace.version_tasks
+    ADD CONSTRAINT version_tasks_pkey PRIMARY KEY (version_id, task);
+ALTER TABLE ONLY headrace.versions
+    ADD CONSTRAINT versions_environment_id_version_key UNIQUE (environment_id, version);
+ALTER TABLE ONLY headrace.versions
+    ADD CONSTRAINT versions_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY headrace.workers
     ADD CONSTRAINT workers_pkey PRIMARY KEY (id);
 CREATE INDEX batch_aliases_open ON headrace.batch_aliases USING btree (environment_id, run_id) WHERE (NOT settled);
+CREATE INDEX batches_by_seal ON headrace.batches USING btree (environment_id, sealed_at, id);
 CREATE INDEX batches_held ON headrace.batches USING btree (id) WHERE ((status = 'ABORTED'::headrace.batch_status) AND (start_policy = 'seal'::text) AND (processing_completed_at IS NULL));
 CREATE INDEX batches_open ON headrace.batches USING btree (id) WHERE ((sealed_at IS NOT NULL) AND (completed_at IS NULL));
 CREATE INDEX batches_unsealed ON headrace.batches USING btree (seal_deadline) WHERE ((status = 'PENDING'::headrace.batch_status) AND (sealed_at IS NULL));
+CREATE INDEX bulk_actions_pending ON headrace.bulk_actions USING btree (created_at, id) WHERE (status = 'PENDING'::headrace.bulk_status);
+CREATE INDEX bulk_members_open ON headrace.bulk_members USING btree (environment_id, action_id, run_id) WHERE (succeeded IS NULL);
+CREATE INDEX bulk_members_results ON headrace.bulk_members USING btree (environment_id, action_id, result_id) WHERE (result_id IS NOT NULL);
+CREATE INDEX dev_claims_by_session ON headrace.dev_claims USING btree (environment_id, session_id, run_id);
 CREATE INDEX idempotency_keys_expiry ON headrace.idempotency_keys USING btree (expires_at);
 CREATE INDEX journal_canceling ON headrace.journal USING btree (environment_id, run_id) WHERE canceling;
 CREATE INDEX journal_due ON headrace.journal USING btree (due_at) WHERE (pending AND (due_at IS NOT NULL));
@@ -452,7 +587,9 @@ CREATE INDEX lanes_by_batch ON headrace.lanes USING btree (batch_id) WHERE (batc
 CREATE UNIQUE INDEX lanes_by_name ON headrace.lanes USING btree (environment_id, task, queue, batch_id, version, kind, locked) NULLS NOT DISTINCT;
 CREATE INDEX lanes_by_version ON headrace.lanes USING btree (environment_id, version) WHERE (version IS NOT NULL);
 CREATE INDEX lanes_open ON headrace.lanes USING btree (environment_id, task) WHERE open;
+CREATE INDEX runs_by_key ON headrace.runs USING btree (environment_id, hashtextextended(idempotency_key, (0)::bigint), id) WHERE (idempotency_key IS NOT NULL);
 CREATE INDEX runs_by_schedule ON headrace.runs USING btree (environment_id, schedule_id, id) WHERE (schedule_id IS NOT NULL);
+CREATE INDEX runs_by_tag ON headrace.runs USING gin (((options -> 'tags'::text))) WHERE ((options -> 'tags'::text) IS NOT NULL);
 CREATE INDEX runs_counted ON headrace.runs USING btree (environment_id, counted_in, concurrency_key) WHERE ((status = 'EXECUTING'::headrace.run_status) AND (counted_in IS NOT NULL));
 CREATE INDEX runs_expiring ON headrace.runs USING btree (expires_at) WHERE ((status = 'QUEUED'::headrace.run_status) AND (expires_at IS NOT NULL));
 CREATE INDEX runs_held ON headrace.runs USING btree (worker_id) WHERE (status = 'EXECUTING'::headrace.run_status);
@@ -460,19 +597,33 @@ CREATE INDEX runs_in_order ON headrace.runs USING btree (order_lane_id, order_ke
 CREATE INDEX runs_keyed ON headrace.runs USING btree (lane_id, concurrency_key, ready_at, id) WHERE ((status = 'QUEUED'::headrace.run_status) AND (concurrency_key IS NOT NULL));
 CREATE INDEX runs_ordered ON headrace.runs USING btree (order_lane_id, order_key, order_number) WHERE ((order_key IS NOT NULL) AND (finished_at IS NULL));
 CREATE INDEX runs_ready ON headrace.runs USING btree (lane_id, ready_at, id) WHERE (status = 'QUEUED'::headrace.run_status);
+CREATE INDEX runs_unsuccessful ON headrace.runs USING btree (environment_id, id) WHERE (status = ANY (ARRAY['CANCELED'::headrace.run_status, 'FAILED'::headrace.run_status, 'CRASHED'::headrace.run_status, 'SYSTEM_FAILURE'::headrace.run_status, 'EXPIRED'::headrace.run_status, 'TIMED_OUT'::headrace.run_status]));
 CREATE INDEX runs_waiting ON headrace.runs USING btree (lane_id, id) WHERE (status = 'WAITING'::headrace.run_status);
+CREATE UNIQUE INDEX schedules_by_key ON headrace.schedules USING btree (environment_id, deduplication_key) WHERE (NOT declared);
+CREATE INDEX schedules_declared ON headrace.schedules USING btree (environment_id, task) WHERE declared;
+CREATE INDEX schedules_due ON headrace.schedules USING btree (next_tick) WHERE active;
 CREATE INDEX tokens_due ON headrace.tokens USING btree (timeout_at) WHERE ((status = 'WAITING'::headrace.token_status) AND (timeout_at IS NOT NULL));
 CREATE INDEX workers_by_version ON headrace.workers USING btree (environment_id, version) WHERE (ended_at IS NULL);
 CREATE INDEX workers_not_emptied ON headrace.workers USING btree (id) WHERE (emptied_at IS NULL);
 ALTER TABLE ONLY headrace.api_keys
     ADD CONSTRAINT api_keys_environment_id_fkey FOREIGN KEY (environment_id) REFERENCES headrace.environments(id);
+ALTER TABLE ONLY headrace.bulk_actions
+    ADD CONSTRAINT bulk_actions_environment_id_fkey FOREIGN KEY (environment_id) REFERENCES headrace.environments(id);
+ALTER TABLE ONLY headrace.dev_sessions
+    ADD CONSTRAINT dev_sessions_environment_id_fkey FOREIGN KEY (environment_id) REFERENCES headrace.environments(id);
 ALTER TABLE ONLY headrace.lanes
     ADD CONSTRAINT lanes_environment_id_fkey FOREIGN KEY (environment_id) REFERENCES headrace.environments(id);
 ALTER TABLE ONLY headrace.queue_rates
     ADD CONSTRAINT queue_rates_queue_id_fkey FOREIGN KEY (queue_id) REFERENCES headrace.queues(id) ON DELETE CASCADE;
 ALTER TABLE ONLY headrace.queues
     ADD CONSTRAINT queues_environment_id_fkey FOREIGN KEY (environment_id) REFERENCES headrace.environments(id);
+ALTER TABLE ONLY headrace.schedules
+    ADD CONSTRAINT schedules_environment_id_fkey FOREIGN KEY (environment_id) REFERENCES headrace.environments(id);
 ALTER TABLE ONLY headrace.tasks
     ADD CONSTRAINT tasks_environment_id_fkey FOREIGN KEY (environment_id) REFERENCES headrace.environments(id);
+ALTER TABLE ONLY headrace.version_tasks
+    ADD CONSTRAINT version_tasks_version_id_fkey FOREIGN KEY (version_id) REFERENCES headrace.versions(id) ON DELETE CASCADE;
+ALTER TABLE ONLY headrace.versions
+    ADD CONSTRAINT versions_environment_id_fkey FOREIGN KEY (environment_id) REFERENCES headrace.environments(id);
 ALTER TABLE ONLY headrace.workers
     ADD CONSTRAINT workers_environment_id_fkey FOREIGN KEY (environment_id) REFERENCES headrace.environments(id);
