@@ -106,6 +106,14 @@ def read_catch_up(text: str) -> CatchUp:
     raise ValueError(f"catchUp is {text!r}, but must be one of: {', '.join(CATCH_UPS)}")
 
 
+def describe_cron(pattern: str, timezone: str) -> str:
+    """A pattern in English; as it stands, in a time zone that this machine does not know."""
+    try:
+        return read_cron(pattern, timezone).description
+    except ValueError:
+        return pattern
+
+
 @cache
 def list_timezones() -> tuple[str, ...]:
     """The names of all time zones: UTC, and the others by name."""

@@ -251,7 +251,7 @@ async def test_a_public_token_may_do_what_its_scopes_say(
 
 
 async def test_the_server_makes_the_runs(client: httpx2.AsyncClient, engine: Engine) -> None:
-    made = await create(client, cron="* * * * * *")
+    made = await create(client, cron="* * * * * *", externalId="mine")
     for _ in range(500):
         response = await client.get(f"{SCHEDULES}/{made['id']}")
         if "lastRunId" in response.json():
@@ -262,3 +262,11 @@ async def test_the_server_makes_the_runs(client: httpx2.AsyncClient, engine: Eng
     assert run["taskIdentifier"] == "report"
     assert run["payload"]["scheduleId"] == made["id"]
     assert run["payload"]["timestamp"].replace("Z", ".000Z") == shown["lastRun"]
+    assert run["schedule"] == {
+        "id": made["id"],
+        "externalId": "mine",
+        "deduplicationKey": "nightly",
+        "generator": {"type": "CRON", "expression": "* * * * * *", "description": "Every second"},
+    }
+    await client.delete(f"{SCHEDULES}/{made['id']}")
+    assert "schedule" not in (await client.get(f"/api/v3/runs/{shown['lastRunId']}")).json()

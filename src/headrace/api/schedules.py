@@ -17,7 +17,7 @@ from headrace.api.errors import AnsweredError, answer_error, answer_json, answer
 from headrace.api.routing import Call
 from headrace.api.screening import refuse_faults
 from headrace.api.views import format_time
-from headrace.crons import list_timezones, read_cron
+from headrace.crons import describe_cron, list_timezones, read_cron
 from headrace.engine import schedules
 from headrace.engine.engine import Engine
 from headrace.engine.environments import Environment
@@ -169,7 +169,9 @@ def _view(call: Call, schedule: ScheduleView) -> dict[str, Any]:
         "type": "DECLARATIVE" if schedule.declared else "IMPERATIVE",
         "task": schedule.task,
         "active": schedule.active,
-        "generator": ScheduleGenerator(expression=schedule.pattern, description=_describe(schedule)),
+        "generator": ScheduleGenerator(
+            expression=schedule.pattern, description=describe_cron(schedule.pattern, schedule.timezone)
+        ),
         "timezone": schedule.timezone,
         "catch_up": schedule.catch_up,
         "next_run": format_time(schedule.next_tick) if schedule.next_tick else None,
@@ -185,13 +187,6 @@ def _view(call: Call, schedule: ScheduleView) -> dict[str, Any]:
         "last_run_id": ids.format_run_id(schedule.last_run_id) if schedule.last_run_id else UNSET,
         "fault": schedule.fault or UNSET,
     }
-
-
-def _describe(schedule: ScheduleView) -> str:
-    try:
-        return read_cron(schedule.pattern, schedule.timezone).description
-    except ValueError:  # a time zone that this machine does not know
-        return schedule.pattern
 
 
 def _list_upcoming(schedule: ScheduleView) -> list[str]:

@@ -12,6 +12,7 @@ from msgspec import UNSET, UnsetType
 
 from headrace import ids
 from headrace.api.routing import Call
+from headrace.crons import describe_cron
 from headrace.engine.environments import Environment
 from headrace.engine.outcomes import (
     JSON_TYPE,
@@ -22,6 +23,7 @@ from headrace.engine.outcomes import (
     Packet,
     RunView,
 )
+from headrace.engine.schedules import find_schedule
 from headrace.items import spell_duration
 from headrace.payloads import STORED_TYPE
 from headrace.protocol.batches import BatchError, BatchProcessing, BatchProgress, BatchV1, BatchV2
@@ -90,6 +92,7 @@ async def view_run_detail(call: Call, run: RunView, attempts: Sequence[AttemptVi
         payload=await _read_value(call, run.payload, run.options.get("payloadType")),
         output=await _read_value(call, run.output) if run.output else UNSET,
         error=_view_error(run.error) if run.error else UNSET,
+        schedule=await _view_schedule(call, run),
     )
 
 
@@ -116,6 +119,24 @@ async def view_result(call: Call, run: RunView, index: int | UnsetType = UNSET) 
 async def view_item_result(call: Call, result: ItemResult) -> RunResult:
     """An ended item of a batch, with its index."""
     return await view_result(call, result.run, result.index)
+
+
+async def _view_schedule(call: Call, run: RunView) -> dict[str, Any] | UnsetType:
+    """The schedule that made a run, where one did and is there still."""
+    made_by: Any = run.options.get("scheduleId")
+    schedule = await find_schedule(call.engine, call.environment_id, UUID(made_by)) if made_by else None
+    if schedule is None:
+        return UNSET
+    keys = {"externalId": schedule.external_id, "deduplicationKey": schedule.deduplication_key}
+    return {
+        "id": ids.format_schedule_id(schedule.id),
+        **{name: key for name, key in keys.items() if key is not None},
+        "generator": {
+            "type": "CRON",
+            "expression": schedule.pattern,
+            "description": describe_cron(schedule.pattern, schedule.timezone),
+        },
+    }
 
 
 def _list_fields(run: RunView, environment: Environment) -> dict[str, Any]:
