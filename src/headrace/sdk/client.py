@@ -38,10 +38,12 @@ from headrace.items import (
 )
 from headrace.protocol.batches import CreateBatch
 from headrace.sdk import flows, transactions
+from headrace.sdk.bulk_actions import AsyncBulkCalls, BulkCalls
 from headrace.sdk.effects import Flow
 from headrace.sdk.handles import AsyncBatchHandle, AsyncRunHandle, BatchHandle, RunHandle
-from headrace.sdk.inputs import Filter, count_items, name_filters, refuse_running_loop, spell_ttl
+from headrace.sdk.inputs import count_items, refuse_running_loop, spell_ttl
 from headrace.sdk.lifecycle import AsyncLifeCalls, LifeCalls
+from headrace.sdk.listings import AsyncListCalls, ListCalls
 from headrace.sdk.metadata import make_operations
 from headrace.sdk.queues import AsyncQueueCalls, QueueCalls
 from headrace.sdk.replays import AsyncReplayCalls, ReplayCalls
@@ -140,7 +142,9 @@ class _Common:
         )
 
 
-class Client(_Common, QueueCalls, LifeCalls, TokenCalls, ScheduleCalls, ReplayCalls, VersionCalls):
+class Client(
+    _Common, QueueCalls, LifeCalls, TokenCalls, ScheduleCalls, ReplayCalls, VersionCalls, BulkCalls, ListCalls
+):
     """Triggers runs and reads what became of them, from code without an event loop.
 
     >>> with Client() as client:                                # doctest: +SKIP
@@ -354,26 +358,6 @@ class Client(_Common, QueueCalls, LifeCalls, TokenCalls, ScheduleCalls, ReplayCa
         """``GET /api/v2/batches/{id}``. Raises ApiError 404 where there is none."""
         return self.run_flow(flows.retrieve(f"/api/v2/batches/{flows.quote(batch_id)}"))
 
-    def list_runs(
-        self,
-        *,
-        limit: int = 25,
-        after: str | None = None,
-        before: str | None = None,
-        status: Filter = None,
-        task: Filter = None,
-        tag: Filter = None,
-        queue: Filter = None,
-        batch: str | None = None,
-    ) -> dict[str, Any]:
-        """A page of runs, newest first: ``data``, and ``pagination`` with the cursors for ``after`` and ``before``.
-
-        A filter is one value, or several: in a list, or with commas between. ``limit`` is 1 to 100.
-        """
-        filters = {"status": status, "taskIdentifier": task, "tag": tag, "queue": queue, "batch": batch}
-        query = name_filters(limit, {"after": after, "before": before}, filters)
-        return self.run_flow(flows.retrieve("/api/v1/runs", **query))
-
     def run_flow(self, flow: Flow[T]) -> T:
         """Runs a flow of the SDK's; handles use it. Raises RuntimeError inside a running event loop."""
         refuse_running_loop()
@@ -381,7 +365,15 @@ class Client(_Common, QueueCalls, LifeCalls, TokenCalls, ScheduleCalls, ReplayCa
 
 
 class AsyncClient(
-    _Common, AsyncQueueCalls, AsyncLifeCalls, AsyncTokenCalls, AsyncScheduleCalls, AsyncReplayCalls, AsyncVersionCalls
+    _Common,
+    AsyncQueueCalls,
+    AsyncLifeCalls,
+    AsyncTokenCalls,
+    AsyncScheduleCalls,
+    AsyncReplayCalls,
+    AsyncVersionCalls,
+    AsyncBulkCalls,
+    AsyncListCalls,
 ):
     """Client for an event loop: the same calls, awaited; ``items`` may be an async iterable. See Client."""
 
@@ -564,23 +556,6 @@ class AsyncClient(
     async def retrieve_batch(self, batch_id: str) -> dict[str, Any]:
         """See Client.retrieve_batch."""
         return await self.run_flow(flows.retrieve(f"/api/v2/batches/{flows.quote(batch_id)}"))
-
-    async def list_runs(
-        self,
-        *,
-        limit: int = 25,
-        after: str | None = None,
-        before: str | None = None,
-        status: Filter = None,
-        task: Filter = None,
-        tag: Filter = None,
-        queue: Filter = None,
-        batch: str | None = None,
-    ) -> dict[str, Any]:
-        """See Client.list_runs."""
-        filters = {"status": status, "taskIdentifier": task, "tag": tag, "queue": queue, "batch": batch}
-        query = name_filters(limit, {"after": after, "before": before}, filters)
-        return await self.run_flow(flows.retrieve("/api/v1/runs", **query))
 
     async def run_flow(self, flow: Flow[T]) -> T:
         """Runs a flow of the SDK's; handles use it."""

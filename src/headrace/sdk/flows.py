@@ -234,4 +234,4 @@ def quote(text: str) -> str:
 def make_query(values: dict[str, Any]) -> str:
     """A query string of the values that are given."""
     given = {name: value for name, value in values.items() if value is not None}
-    return f"?{urllib.parse.urlencode(given)}" if given else ""
+    return f"?{urllib.parse.urlencode(given, doseq=True)}" if given else ""

@@ -34,12 +34,3 @@ def spell_ttl(ttl: Duration) -> str:
         return spell_duration(ttl)
     except ValueError as error:
         raise ConfigurationError(f"batch_key_ttl: {error}") from None
-
-
-def name_filters(limit: int, cursors: dict[str, str | None], filters: dict[str, Filter]) -> dict[str, Any]:
-    """A list's query: names as on the wire, several values by commas."""
-    query: dict[str, Any] = {"page[size]": limit}
-    query |= {f"page[{name}]": value for name, value in cursors.items()}
-    for name, value in filters.items():
-        query[f"filter[{name}]"] = value if value is None or isinstance(value, str) else ",".join(value)
-    return query
