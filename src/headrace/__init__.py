@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from headrace import hooks
 from headrace.crons import Cron
+from headrace.debounce import Debounce
 from headrace.durable import metadata, tags
 from headrace.durable import waits as wait
 from headrace.durable.children import RunRef
@@ -64,6 +65,7 @@ __all__ = [
     "ConfigurationError",
     "ConnectionFailedError",
     "Cron",
+    "Debounce",
     "Failed",
     "HeadraceError",
     "Item",

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, TypedDict, Unpack
 
 import msgspec
 
+from headrace.debounce import Debounce, spell_seconds
 from headrace.durations import Duration, parse_duration
 from headrace.errors import ConfigurationError, PayloadError
 from headrace.idempotency_keys import Key, spell_key
@@ -46,11 +47,13 @@ class Options(SharedOptions, total=False):
     """What may be said of one run beside its payload.
 
     ``idempotency_key`` makes a second trigger with the same key (per task) give the first one's run; it holds for
-    ``idempotency_key_ttl``. Inside of a run a text is that run's; ``Key`` says otherwise.
+    ``idempotency_key_ttl``. Inside of a run a text is that run's; ``Key`` says otherwise. ``debounce`` makes triggers with
+    one key one run, which is put off by each.
     """
 
     idempotency_key: str | Key
     idempotency_key_ttl: Duration
+    debounce: Debounce
 
 
 class ChildOptions(Options, total=False):
@@ -79,6 +82,7 @@ class Item:
     options: dict[str, Any]
 
     def __init__(self, payload: Any = None, *, task: AnyTask | None = None, **options: Unpack[Options]) -> None:
+        _refuse_debounce(options)
         object.__setattr__(self, "payload", payload)
         object.__setattr__(self, "task", task)
         object.__setattr__(self, "options", dict(options))
@@ -93,11 +97,17 @@ def check_items(items: Any, options: Mapping[str, Any], *, may_be_async: bool = 
         raise TypeError(f"items is a {type(items).__name__}: give an iterable of payloads, such as [payload].")
     if isinstance(items, str | bytes | bytearray | Mapping):
         raise TypeError(f"items is one {type(items).__name__}: give an iterable of payloads, such as [payload].")  # pyright: ignore[reportUnknownArgumentType]
+    _refuse_debounce(options)
     if clash := options.keys() & {"idempotency_key", "idempotency_key_ttl"}:
         raise ConfigurationError(
             f"{' and '.join(sorted(clash))} of a batch would make all its items one run. A key for the batch is batch_key=; "
             "keys of items are given by Item(payload, idempotency_key=...)."
         )
+
+
+def _refuse_debounce(options: Mapping[str, object]) -> None:
+    if options.get("debounce") is not None:
+        raise ConfigurationError("debounce is for single triggers: an item of a batch always has a run of its own.")
 
 
 def task_id(task: AnyTask) -> str:
@@ -201,9 +211,15 @@ def _spell_retry(retry: Retry) -> dict[str, Any]:
     }
 
 
+def _spell_debounce(value: Debounce) -> dict[str, Any]:
+    if not isinstance(value, Debounce):  # pyright: ignore[reportUnnecessaryIsInstance] - it comes from callers
+        raise TypeError("give a headrace.Debounce(...)")
+    return value.spell()
+
+
 def spell_duration(value: Duration) -> str:
     """A duration as the wire has it, ``"2592000s"``. Raises ValueError where it is none."""
-    return f"{parse_duration(value):.3f}".rstrip("0").rstrip(".") + "s"
+    return spell_seconds(value)
 
 
 _TRANSLATIONS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
@@ -214,6 +230,7 @@ _TRANSLATIONS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
     "queue": ("queue", lambda value: {"name": value}),
     "idempotency_key": ("idempotencyKey", spell_key),
     "idempotency_key_ttl": ("idempotencyKeyTTL", spell_duration),
+    "debounce": ("debounce", _spell_debounce),
     "ttl": ("ttl", spell_duration),
     "priority": ("priority", float),
     "concurrency_key": ("concurrencyKey", str),

@@ -13,7 +13,7 @@ from typing import Final
 
 from headrace import ids, metrics
 from headrace.api import offload
-from headrace.api.screening import read_packet, refuse_faults, refuse_large_metadata
+from headrace.api.screening import read_packet, refuse_debounce, refuse_faults, refuse_large_metadata
 from headrace.engine import batches
 from headrace.engine.engine import Engine
 from headrace.engine.environments import Environment
@@ -152,6 +152,7 @@ class Ingest:
             return None
         try:
             refuse_faults(item.task, item.options)
+            refuse_debounce(item.options)
             refuse_large_metadata(item.options, self._metadata_max_size)
             return StoredItem(item.index, item.task, read_packet(item.payload, item.options), item.options)
         except ValueError as error:

@@ -9,7 +9,8 @@ import msgspec
 from msgspec import Raw, UnsetType
 
 from headrace.durations import parse_duration
-from headrace.engine.items import LONGEST_TTL, delayed_until, read_ttl
+from headrace.engine.debounces import read_window
+from headrace.engine.items import LONGEST_TTL, NOT_IN_BATCHES, delayed_until, read_ttl
 from headrace.engine.outcomes import Packet
 from headrace.payloads import STORED_TYPE
 from headrace.protocol.options import RunOptions
@@ -34,10 +35,17 @@ def refuse_faults(task: str, options: RunOptions | None) -> None:
         raise ValueError(f"payloadType {STORED_TYPE} names an object of the server's own and can't be sent")
     if holds_nul(_encode(options)):
         raise ValueError("options hold a NUL character")
+    read_window(options)
     delayed_until(options)
     read_ttl(options)
     if options.idempotency_key_ttl:
         check_ttl(options.idempotency_key_ttl)
+
+
+def refuse_debounce(options: RunOptions | None) -> None:
+    """Raises ValueError where an item of a batch is to be debounced."""
+    if options is not None and options.debounce is not None:
+        raise ValueError(NOT_IN_BATCHES)
 
 
 def refuse_large_metadata(options: RunOptions | None, most: int) -> None:

@@ -16,7 +16,7 @@ from headrace.api.batches import REQUEST_ID_HEADER, answer_conflict, batch_token
 from headrace.api.bodies import read_body, refuse_ttl
 from headrace.api.errors import AnsweredError, answer_error, answer_json, forbid_unless
 from headrace.api.routing import Call
-from headrace.api.screening import read_packet, refuse_faults, refuse_large_metadata
+from headrace.api.screening import read_packet, refuse_debounce, refuse_faults, refuse_large_metadata
 from headrace.engine import batches, runs
 from headrace.engine.admission import judge_stream
 from headrace.engine.outcomes import (
@@ -63,7 +63,9 @@ async def trigger_task(call: Call) -> Response:
         traceparent=call.traceparent,
         lineage=lineage,
     )
-    if not isinstance(outcome, RunCreated):
+    if isinstance(outcome, RunExists) and outcome.replaced is not None:
+        await offload.delete_objects(call.engine, [outcome.replaced])
+    elif not isinstance(outcome, RunCreated):
         await offload.delete_objects(call.engine, [packet])
     match outcome:
         case RunCreated(run_id):
@@ -84,7 +86,7 @@ async def submit_batch(call: Call) -> Response:
     refuse_ttl(call.request.headers.get(KEY_TTL_HEADER))
     _check_items(call, body)
     packets = [
-        _read_packet(call, item.task, item.payload, item.options, f"Invalid item at index {index}")
+        _read_packet(call, item.task, item.payload, item.options, f"Invalid item at index {index}", is_item=True)
         for index, item in enumerate(body.items)
     ]
     lineage = await find_lineage(call, body.parent_run_id)
@@ -149,9 +151,17 @@ async def _offload_all(call: Call, packets: Sequence[Packet]) -> list[Packet]:
 
 
 def _read_packet(
-    call: Call, task: str, payload: msgspec.Raw | msgspec.UnsetType, options: RunOptions | None, what: str
+    call: Call,
+    task: str,
+    payload: msgspec.Raw | msgspec.UnsetType,
+    options: RunOptions | None,
+    what: str,
+    *,
+    is_item: bool = False,
 ) -> Packet:
     try:
+        if is_item:
+            refuse_debounce(options)
         refuse_faults(task, options)
         refuse_large_metadata(options, call.settings.metadata_max_size)
         return read_packet(payload, options)

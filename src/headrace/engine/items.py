@@ -27,6 +27,8 @@ _NO_OPTIONS: Final = RunOptions()
 LONGEST_TTL: Final = 36_500 * 86_400
 """Longest time for which an idempotency key holds or a run waits, in seconds: what is longer is a mistake, or no date at all."""
 
+NOT_IN_BATCHES: Final = "debounce is for single triggers: an item of a batch always has a run of its own"
+
 BUSY_DELAY: Final = 0.01
 """Seconds after which what met RunsBusyError is tried again."""
 
@@ -57,6 +59,8 @@ def insert_items(
         items, aliases = yield from _resolve_keys(batch, items, settings)
     accepted = 0
     if items:
+        if any(item.options is not None and item.options.debounce for item in items):
+            raise ValueError(NOT_IN_BATCHES)
         names = {lane_name(item.task, item.options) for item in items}
         if lanes.held_for is not None and any(name.kind == "ordered" for name in names):
             raise ValueError(
@@ -81,7 +85,8 @@ def lane_name(task: str, options: RunOptions | None) -> LaneName:
 
 def delayed_until(options: RunOptions) -> datetime | None:
     """When a delayed run may start. Raises ValueError where its delay is none."""
-    return parse_delay(options.delay) if options.delay else None
+    delay = options.debounce.delay if options.debounce else options.delay
+    return parse_delay(delay) if delay else None
 
 
 def parse_delay(text: str) -> datetime:

@@ -18,6 +18,7 @@ from uuid import UUID
 import msgspec
 
 from headrace.engine.batches import fill_batch, open_batch
+from headrace.engine.debounces import Asked, join_runs, read_window
 from headrace.engine.deeds import (
     ChildBatch,
     ChildRun,
@@ -33,7 +34,7 @@ from headrace.engine.deeds import (
     TokenWait,
 )
 from headrace.engine.engine import Engine
-from headrace.engine.idempotency import KeyClaim, claim_keys, find_ttl, task_scope
+from headrace.engine.idempotency import KeyClaim, claim_keys, find_ttl, hash_key, task_scope
 from headrace.engine.items import BUSY_DELAY, RunsBusyError, delayed_until, lane_name, stored_options
 from headrace.engine.lanes import LaneFinder
 from headrace.engine.ordering import hold_order_keys
@@ -351,7 +352,27 @@ def _claim_keys(environment_id: int, writes: Sequence[PointWrite], settings: Set
         holders = yield from claim_keys(environment_id, list(claims.values()))
         held = {name: holder.target_id for name, holder in zip(claims, holders, strict=True)}
         targets |= {point: held[name] for point, name in keyed.items()}
+    yield from _join_debounced(environment_id, writes, targets)
     return targets
+
+
+def _join_debounced(environment_id: int, writes: Sequence[PointWrite], targets: dict[str, UUID]) -> Plan[None]:
+    """Plan: those children that are debounced, and become part of a run that is delayed, have that one as their target."""
+    asked: dict[str, Asked] = {}
+    for write in writes:
+        assert isinstance(write.deed, ChildRun)
+        child = write.deed
+        window = read_window(child.options)
+        if window is not None and targets[write.name] == child.run_id:
+            asked[write.name] = Asked(child.run_id, child.task, window, child.packet, child.options)
+    if not asked:
+        return
+    joined = yield from join_runs(environment_id, list(asked.values()))
+    for name, one in asked.items():
+        if hit := joined.get(one.run_id):
+            targets[name] = hit.run_id
+            if key := one.options.idempotency_key:
+                yield from query("retarget_key", environment_id, task_scope(one.task), hash_key(key), hit.run_id)
 
 
 def _insert_children(fence: Fence, children: Sequence[ChildRun], lanes: LaneFinder, settings: Settings) -> Plan[None]:

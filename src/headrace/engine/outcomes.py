@@ -179,10 +179,12 @@ class RunCreated:
 
 @dataclass(frozen=True, slots=True)
 class RunExists:
-    """An existing run: hit by its idempotency key (``cached``), or made by this same request before."""
+    """An existing run: hit by its idempotency or debounce key (``cached``), or made by this same request before."""
 
     run_id: UUID
     cached: bool
+    replaced: Packet | None = None
+    """The payload that the request's own took the place of, where it did (debounce)."""
 
 
 @dataclass(frozen=True, slots=True)

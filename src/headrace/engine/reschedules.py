@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 from uuid import UUID
 
+from headrace.engine.debounces import KEPT, debounce_scope
 from headrace.engine.engine import Engine
+from headrace.engine.idempotency import hash_key
 from headrace.engine.items import parse_delay
 from headrace.engine.outcomes import RunMissing
+from headrace.engine.rows import read_json
 from headrace.engine.runs import find_run
 from headrace.protocol.statuses import RunStatus
+from headrace.store.statements import Plan, query
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +40,7 @@ async def reschedule_run(
 
     Raises ValueError on other text.
     """
-    moved = await engine.store.fetch("reschedule_run", environment_id, run_id, parse_delay(delay))
+    moved = await engine.store.run_plan(_move(environment_id, run_id, parse_delay(delay)))
     if moved:
         engine.notices.runs_ready(environment_id)
         return RunRescheduled(run_id)
@@ -43,3 +49,14 @@ async def reschedule_run(
         return RunMissing()
     # it was delayed a moment ago, or became due between the two looks
     return RunNotDelayed(run_id, RunStatus.QUEUED if found.status is RunStatus.DELAYED else found.status)
+
+
+def _move(environment_id: int, run_id: UUID, until: datetime) -> Plan[bool]:
+    rows = yield from query("find_run", environment_id, run_id)
+    said: dict[str, Any] = (read_json(rows[0]["options"]) if rows else None) or {}
+    if debounce := said.get(
+        "debounce"
+    ):  # its key is held before the run, as triggers hold them, and for as long as it waits
+        name = debounce_scope(rows[0]["task"]), hash_key(debounce["key"])
+        yield from query("keep_key", environment_id, *name, run_id, until, KEPT)
+    return bool((yield from query("reschedule_run", environment_id, run_id, until)))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from headrace.engine.debounces import Asked, join_runs, read_window
 from headrace.engine.engine import Engine
 from headrace.engine.idempotency import (
     REQUEST_SCOPE,
@@ -122,7 +123,7 @@ async def _make_run_at_once(
 ) -> RunCreated | None:
     """The usual trigger, in one statement: its lane was met before and no idempotency key is to be asked. Else None."""
     lane = engine.lanes.find_lane(environment_id, lane_name(order.task, order.options))
-    if lane is None or order.options.idempotency_key or order.options.order_key:
+    if lane is None or order.options.idempotency_key or order.options.order_key or order.options.debounce:
         return None
     run_id = mint_run_id()
     request = (hash_key(request_id), order.fingerprint) if request_id else (None, None)
@@ -171,11 +172,28 @@ def make_run(
                 request_hash = hash_key(request_id)
                 yield from query("retarget_key", environment_id, REQUEST_SCOPE, request_hash, holder.target_id)
             return RunExists(holder.target_id, cached=True)
+    if hit := (yield from _join_run(environment_id, order, run_id, request_id)):
+        return hit
     name = lane_name(task, options)
     found = yield from lanes.find_lanes([name])
     yield from hold_order_keys(environment_id, [(task, options)])
     yield from query("insert_run", *order.arguments(environment_id, found[name], run_id), *order.place)
     return RunCreated(run_id)
+
+
+def _join_run(environment_id: int, order: _Order, run_id: UUID, request_id: str | None) -> Plan[RunExists | None]:
+    """Plan: the run that is delayed under the order's debounce key, put off; the order's other keys stand for it too."""
+    window = read_window(order.options)
+    if window is None:
+        return None
+    joined = yield from join_runs(environment_id, [Asked(run_id, order.task, window, order.packet, order.options)])
+    hit = joined.get(run_id)
+    if hit is None:
+        return None
+    for scope, key in ((REQUEST_SCOPE, request_id), (task_scope(order.task), order.options.idempotency_key)):
+        if key:
+            yield from query("retarget_key", environment_id, scope, hash_key(key), hit.run_id)
+    return RunExists(hit.run_id, cached=True, replaced=hit.replaced)
 
 
 async def find_run(engine: Engine, environment_id: int, run_id: UUID) -> RunView | None:
@@ -204,5 +222,3 @@ async def list_attempts(engine: Engine, environment_id: int, run_id: UUID) -> li
         )
         for row in rows
     ]
-
-
