@@ -161,7 +161,7 @@ async def never_yields(payload: dict[str, Any]) -> str:
 def in_c(payload: dict[str, Any]) -> int:
     """Never comes back to the interpreter, and holds its lock."""
     record(payload["log"], "begun")
-    return 7 ** (7**11)
+    return 3**10**8
 
 
 @task(id="c.spinning_elsewhere", retry=ONCE, isolation="process")

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.errors import Abort
+from headrace.errors import Abort, RetryAfter
 from headrace.tasks import Retry, RunContext, current_run, task
 
 ONCE = Retry(max_attempts=1)
@@ -248,3 +248,22 @@ def log(text: str) -> None:
 @task(id="w.echo_in_process", isolation="process")
 def echo_in_process(value: Any) -> Any:
     return value
+
+
+@task(id="w.retry_after_in_process", isolation="process", retry=Retry(max_attempts=2, min_delay=60))
+def retry_after_in_process(delay: float) -> str:
+    run = current_run()
+    assert run is not None
+    if run.failures == 0:
+        raise RetryAfter(delay)
+    return "done"
+
+
+@task(id="w.wait_then_fail", retry=Retry(max_attempts=2, min_delay=0.01, jitter=False))
+async def wait_then_fail(gate: str) -> None:
+    note(gate, os.getpid())
+    while not is_open(gate):
+        await asyncio.sleep(0.01)
+    run = current_run()
+    assert run is not None
+    raise ValueError(f"failures before: {run.failures}")

@@ -70,6 +70,10 @@ class Started(msgspec.Struct, frozen=True, tag=True):
     """The order was taken: from here on a death is the run's."""
 
 
+class Loaded(msgspec.Struct, frozen=True, tag=True):
+    """The modules are there: from here on the CPU is the run's."""
+
+
 class Done(msgspec.Struct, frozen=True, tag=True):
     """How it ended: an output, a failure, or neither where it was stopped."""
 
@@ -94,7 +98,7 @@ class Tell(msgspec.Struct, frozen=True, tag=True):
     attributes: dict[str, Any] = {}
 
 
-Message = Setup | Order | Stop | Started | Done | Ask | Tell
+Message = Setup | Order | Stop | Started | Loaded | Done | Ask | Tell
 
 _TOLD: Final[dict[type, Any]] = {
     ops.TriggerRun: ops.RunOutcome | ops.Triggered,
@@ -166,6 +170,11 @@ class _PipePort:
     def perform_blocking(self, op: ops.Op) -> Any:
         """See ``Port``."""
         return self._ask(op).result()
+
+    def send(self, message: Message) -> None:
+        """Sends: one message at a time, as the socket is shared by the threads of the run."""
+        with self._lock:
+            self._connection.sendall(frame_message(message))
 
     def take(self, tell: Tell) -> None:
         """An answer of the worker's. Called in the thread that reads."""
@@ -297,6 +306,7 @@ def _execute_order(order: Order, port: _PipePort, stopper: Stopper, places: Sequ
             return Done(failure=arguments)
         life = Life(task, task.fn, context, arguments, order.resumed, order.limit)
         port.around = WaitHooks.find(life, caller)
+        port.send(Loaded())
         with entered_run(context), entered_port(port), _span_of(order):
             verdict = asyncio.run(stopper.run(live(life))) if task.is_async else caller.live(live(life))
         return Done(failure=verdict) if isinstance(verdict, Failure) else Done(verdict)

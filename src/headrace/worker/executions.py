@@ -89,7 +89,7 @@ class Execution:
         if self.task.duration_clock == "wall":
             return perf_counter()
         if self.process is not None:
-            return process_cpu(self.process.pid)
+            return process_cpu(self.process.pid) if self.process.loaded else None
         return None if self.thread is None else thread_cpu(self.thread)
 
     def attach(self, process: Child) -> None:

@@ -25,6 +25,7 @@ from headrace.worker.child import (
     LENGTH_BYTES,
     Ask,
     Done,
+    Loaded,
     Message,
     Order,
     Setup,
@@ -153,6 +154,7 @@ class Child:
         self._writer = writer
         self.runs = 0
         self.stopped = False
+        self.loaded = False  # whether the code that it executes has begun
         self.timer: asyncio.TimerHandle | None = None
 
     @classmethod
@@ -195,7 +197,7 @@ class Child:
 
     async def execute(self, order: Order, conduct: Callable[[], Conductor]) -> Done:
         """How the run ended, as the process says. Raises _NotStartedError, _DiedError."""
-        started = False
+        started = self.loaded = False
         self.runs += 1
         try:
             self._send(order)
@@ -203,6 +205,8 @@ class Child:
                 match await self._receive():
                     case Started():
                         started = True
+                    case Loaded():
+                        self.loaded = True
                     case Done() as done:
                         return done
                     case Ask(number, op):
