@@ -122,7 +122,13 @@ def test_a_run_is_there_when_the_transaction_commits(
         assert list_ids(url) == []
     assert list_ids(url) == [handle.id]
     shown = handle.retrieve()
-    assert (shown["payload"], shown["tags"], shown["status"], shown["queue"]) == (21, ["a"], "DELAYED", "numbers")
+    assert (shown["payload"], shown["tags"], shown["status"], shown["queue"]) == (
+        21,
+        ["a"],
+        "PENDING_VERSION",
+        "numbers",
+    )
+    assert shown["delayedUntil"]
     assert shown["metadata"] == {"n": 1}
 
 
