@@ -194,13 +194,13 @@ async def test_clients_and_the_command(client: httpx2.AsyncClient, server: Runni
         handle = await sdk.replay_run(first, payload={"a": 2}, max_attempts=2)
         assert (await handle.retrieve())["payload"] == {"a": 2}
     env = clean_environment(api_url=server.url, api_key=server.key)
-    told = run_headrace("run", "replay", first, "--options", '{"tags": ["y"]}', "--json", env=env)
+    told = run_headrace("run", "replay", first, "--tags", "y", "--json", env=env)
     assert told.returncode == 0, told.stderr
     said = json.loads(told.stdout)
     assert said["replayedFrom"] == first
     assert (await show(client, said["id"]))["tags"] == ["y"]
     assert run_headrace("run", "replay", first, "--payload", "{", env=env).returncode == 2
-    assert run_headrace("run", "replay", first, "--options", '{"dealy": 1}', env=env).returncode == 3
+    assert run_headrace("run", "replay", first, "--delay", "soon", env=env).returncode == 2
     assert run_headrace("run", "replay", NOBODY, env=env).returncode == 4
     assert run_headrace("run", "replay", first, "--wait", "0.1s", env=env).returncode == 1
     assert f"replays   {first}" in run_headrace("run", "show", said["id"], env=env).stdout

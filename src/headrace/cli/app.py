@@ -55,6 +55,7 @@ _COMMANDS: Final = {
     "migrate": ("headrace.cli.migrate:migrate", "Apply the migrations that the database lacks."),
     "batch": ("headrace.cli.batch:batch_app", "Stream items as a batch; look at batches."),
     "run": ("headrace.cli.run:run_app", "Look at runs."),
+    "bulk": ("headrace.cli.bulk:bulk_app", "Cancel or replay many runs in the background."),
     "token": ("headrace.cli.token:token_app", "List, create and complete tokens that runs wait for."),
     "schedule": ("headrace.cli.schedule:schedule_app", "Say what runs by itself, and when."),
     "keys": ("headrace.cli.keys:keys_app", "Create, list and revoke API keys."),

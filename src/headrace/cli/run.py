@@ -12,7 +12,9 @@ from headrace.cli.connection import open_client, told_when_missing
 from headrace.cli.options import ApiKey, ApiUrl, Json
 from headrace.cli.outcome import FAILED, OK, USAGE, CommandError
 from headrace.cli.output import describe_error, format_value, print_fields, print_json, print_table
-from headrace.errors import ResultTimeoutError, RunFailedError
+from headrace.cli.run_filter_options import RunFilterOptions, list_filters
+from headrace.cli.run_options import SingleRunOptions, list_options, read_json_argument
+from headrace.errors import ConfigurationError, ResultTimeoutError, RunFailedError
 from headrace.idempotency_keys import Key
 
 run_app: Final = App(name="run", help="Trigger runs, look at them, and cancel them.")
@@ -113,13 +115,7 @@ def replay(
         str | None,
         Parameter(help="Another payload, as JSON; without it the same one", env_var="HEADRACE_RUN_REPLAY_PAYLOAD"),
     ] = None,
-    options: Annotated[
-        str | None,
-        Parameter(
-            help='Options over those that are copied, a JSON object such as \'{"delay": "1h", "tags": ["again"]}\'',
-            env_var="HEADRACE_RUN_REPLAY_OPTIONS",
-        ),
-    ] = None,
+    options: SingleRunOptions | None = None,
     wait: Annotated[
         str | None,
         Parameter(
@@ -131,9 +127,12 @@ def replay(
     api_key: ApiKey = None,
 ) -> int:
     """Make a new run of what a run was asked to do. With --wait, exit code 1 where it did not end well in that time."""
-    given: dict[str, Any] = {} if payload is None else {"payload": _read_json("--payload", payload)}
+    given: dict[str, Any] = {} if payload is None else {"payload": read_json_argument("--payload", payload)}
     with open_client(api_url, api_key) as client, told_when_missing(f"run {run_id}"):
-        handle = client.replay_run(run_id, **given, **_read_object("--options", options))
+        try:
+            handle = client.replay_run(run_id, **given, **list_options(options))
+        except ConfigurationError as error:
+            raise CommandError(str(error), USAGE) from None
         if wait is not None:
             with suppress(RunFailedError, ResultTimeoutError):
                 handle.result(timeout=wait)
@@ -242,13 +241,6 @@ def metadata(
     return OK
 
 
-def _read_json(name: str, text: str) -> Any:
-    try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
-        raise CommandError(f"{name} takes JSON, and was given {text!r}: {error}", USAGE) from None
-
-
 def _read_object(name: str, text: str | None) -> dict[str, Any]:
     try:
         return msgspec.json.decode(text or "{}", type=dict[str, Any])
@@ -259,13 +251,7 @@ def _read_object(name: str, text: str | None) -> dict[str, Any]:
 @run_app.command(name="list")
 def list_(
     *,
-    status: Annotated[
-        str | None,
-        Parameter(help="Statuses, with commas between, such as QUEUED,FAILED", env_var="HEADRACE_RUN_STATUS"),
-    ] = None,
-    task: Annotated[str | None, Parameter(help="Task ids, with commas between", env_var="HEADRACE_RUN_TASK")] = None,
-    tag: Annotated[str | None, Parameter(help="Tags, with commas between", env_var="HEADRACE_RUN_TAG")] = None,
-    batch: Annotated[str | None, Parameter(help="A batch's id", env_var="HEADRACE_RUN_BATCH")] = None,
+    which: RunFilterOptions | None = None,
     limit: Annotated[int, Parameter(help="Most runs to list, 1 to 100", env_var="HEADRACE_RUN_LIMIT")] = 25,
     after: Annotated[
         str | None, Parameter(help="The cursor that the page before gave", env_var="HEADRACE_RUN_AFTER")
@@ -275,9 +261,15 @@ def list_(
     api_key: ApiKey = None,
 ) -> int:
     """List runs, the newest first."""
-    filters = {"status": status, "task": task, "tag": tag, "batch": batch, "after": after}
+    filters = list_filters(which)
     with open_client(api_url, api_key) as client:
-        page = client.list_runs(limit=limit, **{name: value for name, value in filters.items() if value is not None})
+        try:
+            page = client.list_runs(limit=limit, after=after, **filters)
+            while len(page["data"]) < limit and (cursor := page["pagination"].get("next")):  # a page can be short
+                rest = client.list_runs(limit=limit - len(page["data"]), after=cursor, **filters)
+                page = {"data": page["data"] + rest["data"], "pagination": rest["pagination"]}
+        except ConfigurationError as error:
+            raise CommandError(str(error), USAGE) from None
     if json:
         print_json(page)
         return OK
