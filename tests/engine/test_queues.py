@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from headrace.engine import queues, workers
+from headrace.engine import queues, runs, workers
 from headrace.engine.cancels import cancel_run
 from headrace.engine.engine import Engine
-from headrace.engine.outcomes import ClaimedRun, WorkerLease
+from headrace.engine.outcomes import ClaimedRun, Packet, RunCreated, WorkerLease
 from headrace.engine.sweeps import sweep_once
 from headrace.engine.turns import Turns
 from headrace.errors import ConfigurationError
+from headrace.protocol.options import QueueOption, RunOptions
 from headrace.queues import Queue
 from tests.engine.backlogs import fill, shifted, take
 from tests.engine.held import blocked, held_at, holding
@@ -248,6 +249,54 @@ async def test_a_worker_whose_tasks_contradict_each_other_does_not_start(engine:
         await register_with(engine, Queue(OWN, concurrency_limit=1), Queue(OWN, concurrency_limit=2))
     assert not await fetch_sql(engine, "SELECT FROM headrace.workers")
     await register_with(engine, Queue(OWN, concurrency_limit=1), Queue(OWN, concurrency_limit=1), None)
+
+
+async def test_what_was_triggered_before_its_task_was_known_is_on_the_tasks_queue(engine: Engine) -> None:
+    """Nobody knew the queue, so it was put on the task's own; the limits of the real one hold for it, and order keys too."""
+    for key in ("a", "a", "b"):
+        await trigger(engine, order_key=key)
+    for _ in range(4):
+        await trigger(engine)
+    known = workers.TaskRegistration("t", "gpu", 3, limits=Queue("gpu", concurrency_limit=3))
+    lease, turns = await workers.register_worker(engine, "dev", name="test", tasks=[known]), Turns()
+    for _ in range(3):
+        await trigger(engine)
+    await trigger(engine, order_key="b")
+    claimed = await take(engine, lease, turns)
+    assert [run.queue for run in claimed] == ["gpu"] * 3
+    found = await queues.find_queue(engine, 1, "gpu")
+    assert found is not None
+    assert (found.running, found.queued) == (3, 8)
+    assert await queues.find_queue(engine, 1, OWN) is None
+    order: list[str] = []
+    while claimed:
+        order += [str(run.options["orderKey"]) for run in claimed if run.options]
+        await finish(engine, lease, claimed)
+        claimed = await take(engine, lease, turns)
+        assert len({run.options["orderKey"] for run in claimed if run.options}) == sum(
+            1 for run in claimed if run.options
+        )
+    assert sorted(order) == ["a", "a", "b", "b"]
+
+
+async def test_a_lane_that_can_t_be_renamed_is_under_the_limits_of_its_tasks_queue_all_the_same(engine: Engine) -> None:
+    await trigger(engine, queue=QueueOption("gpu"))
+    for _ in range(4):
+        await trigger(engine)
+    known = workers.TaskRegistration("t", "gpu", 3, limits=Queue("gpu", concurrency_limit=2))
+    lease, turns = await workers.register_worker(engine, "dev", name="test", tasks=[known]), Turns()
+    assert len(await take(engine, lease, turns)) == 2
+    assert len(await fetch_sql(engine, "SELECT FROM headrace.lanes")) == 2
+    found = await queues.find_queue(engine, 1, "gpu")
+    assert found is not None
+    assert (found.running, found.queued) == (2, 3)
+    assert await take(engine, lease, turns, queues=["gpu"]) == []
+    await queues.override_queue(engine, 1, "gpu", limit=5)
+    assert len(await take(engine, lease, turns, queues=["gpu"])) == 3
+
+
+async def trigger(engine: Engine, **options: Any) -> None:
+    assert isinstance(await runs.trigger_run(engine, 1, "t", Packet(b"1"), RunOptions(**options)), RunCreated)
 
 
 async def test_saying_nothing_of_a_queue_writes_no_row(engine: Engine) -> None:

@@ -16,7 +16,7 @@ from headrace.engine.queues import count_again, declare_queues
 from headrace.engine.rescues import find_pinned_lanes, rescue_arguments, worker_stopped_error
 from headrace.engine.versions import note_version
 from headrace.errors import ConfigurationError
-from headrace.queues import Queue
+from headrace.queues import TASK_PREFIX, Queue
 from headrace.settings import Settings
 from headrace.store.statements import Plan, query
 
@@ -105,14 +105,17 @@ def _register(
             [task.skips_failed for task in tasks],
             [task.coalesces for task in tasks],
         )
-    if declared:
-        yield from write_declarations(environment_id, declared)
+    elsewhere = [task.id for task in tasks if task.queue != TASK_PREFIX + task.id]
+    if elsewhere:
+        yield from query("rename_lanes", environment_id, elsewhere)
     changed = yield from declare_queues(environment_id, limited)
     yield from query("lock_versions")  # no sweep closes the version's lanes from here on to the commit
     rows = yield from query("register_worker", environment_id, name, settings.lease, version, known, queues)
     if version:
         yield from query("open_version_lanes", environment_id, version)
         yield from note_version(environment_id, version, known, promotes=settings.promote == "auto")
+    if declared:  # of the version that is current now
+        yield from write_declarations(environment_id, version, declared)
     return rows[0]["id"], changed
 
 

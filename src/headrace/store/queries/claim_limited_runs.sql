@@ -11,7 +11,7 @@ WITH RECURSIVE lease AS (
     RETURNING id
 ),
 lanes AS MATERIALIZED (
-    SELECT l.id, l.task, l.queue, l.kind, l.locked, e.concurrency_limit AS environment_limit, coalesce(q.id, 0) AS counted_in,
+    SELECT l.id, l.task, n.queue, l.kind, l.locked, e.concurrency_limit AS environment_limit, coalesce(q.id, 0) AS counted_in,
         q.key_limit IS NOT NULL AS counts_keys, q.rate_by_key, q.keeps_slots, q.rate_period, q.rate_period / q.rate_limit AS rate_step,
         -- the limit of a queue is that of each of its keys, unless keys have one of their own
         CASE WHEN l.kind <> 'keyed' OR q.key_limit IS NOT NULL THEN headrace.queue_limit(q, e.concurrency_limit) END AS queue_limit,
@@ -20,11 +20,13 @@ lanes AS MATERIALIZED (
         t.current_version
     FROM headrace.lanes AS l
     JOIN headrace.environments AS e ON e.id = l.environment_id
-    LEFT JOIN headrace.queues AS q ON q.environment_id = l.environment_id AND q.name = l.queue
     LEFT JOIN headrace.tasks AS t ON t.environment_id = l.environment_id AND t.id = l.task
+    -- as in claim_runs
+    CROSS JOIN LATERAL (SELECT CASE WHEN l.queue = 'task/' || l.task THEN coalesce(t.queue, l.queue) ELSE l.queue END AS queue) AS n
+    LEFT JOIN headrace.queues AS q ON q.environment_id = l.environment_id AND q.name = n.queue
     CROSS JOIN LATERAL (SELECT coalesce(l.version, t.current_version) AS wanted) AS v
     WHERE l.environment_id = $1::integer AND l.open AND l.task = ANY($3::text[])
-        AND ($4::text[] IS NULL OR l.queue = ANY($4::text[]))
+        AND ($4::text[] IS NULL OR n.queue = ANY($4::text[]))
         AND e.paused_at IS NULL AND q.paused_at IS NULL
         AND (
             l.kind <> 'plain' OR e.concurrency_limit IS NOT NULL
@@ -34,7 +36,7 @@ lanes AS MATERIALIZED (
             v.wanted IS NULL OR v.wanted = $7::text OR NOT (l.locked OR EXISTS (
                 SELECT FROM headrace.workers AS w
                 WHERE w.environment_id = l.environment_id AND w.version = v.wanted AND w.ended_at IS NULL
-                    AND (w.tasks IS NULL OR l.task = ANY(w.tasks)) AND (w.queues IS NULL OR l.queue = ANY(w.queues))
+                    AND (w.tasks IS NULL OR l.task = ANY(w.tasks)) AND (w.queues IS NULL OR n.queue = ANY(w.queues))
             ))
         END
 ),
@@ -124,7 +126,7 @@ walk AS (
     WHERE w.step < $10::integer AND w.found < $5::integer AND (NOT n.wrapped OR n.key <= w.first)
 ),
 keys AS MATERIALIZED (
-    SELECT w.lane_id, l.kind, l.skips_failed, l.coalesces, l.current_version, w.key, w.step, w.free,
+    SELECT w.lane_id, l.kind, l.queue, l.skips_failed, l.coalesces, l.current_version, w.key, w.step, w.free,
         ceil($5::float8 / count(*) OVER (PARTITION BY w.lane_id)) AS share
     FROM walk AS w JOIN lanes AS l ON l.id = w.lane_id
     WHERE w.free > 0 AND w.step > 0
@@ -173,7 +175,7 @@ candidates AS MATERIALIZED (
         AND (v.wanted IS NULL OR v.wanted = $7::text OR NOT EXISTS (
             SELECT FROM headrace.workers AS o
             WHERE o.environment_id = f.environment_id AND o.version = v.wanted AND o.ended_at IS NULL
-                AND (o.tasks IS NULL OR f.task = ANY(o.tasks)) AND (o.queues IS NULL OR f.queue = ANY(o.queues))
+                AND (o.tasks IS NULL OR f.task = ANY(o.tasks)) AND (o.queues IS NULL OR w.queue = ANY(o.queues))
         ))
     UNION ALL
     SELECT l.id, NULL, 0, NULL, head.id, head.ctid, head.ready_at

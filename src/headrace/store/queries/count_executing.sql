@@ -1,5 +1,5 @@
 -- Runs that execute already, on these queues ($2; NULL: on all of them), are counted under limits that are new. Ends lock runs by id
--- as well. Indexes: workers_not_emptied, runs_held, lanes_pkey, queues_environment_id_name_key, runs_pkey.
+-- as well. Indexes: workers_not_emptied, runs_held, lanes_pkey, tasks_pkey, queues_environment_id_name_key, runs_pkey.
 WITH held AS MATERIALIZED (
     SELECT r.id, coalesce(q.id, 0) AS counted_in
     FROM headrace.workers AS w
@@ -8,8 +8,10 @@ WITH held AS MATERIALIZED (
         WHERE r.worker_id = w.id AND r.status = 'EXECUTING' ORDER BY r.id
     ) AS r
     JOIN headrace.lanes AS l ON l.id = r.lane_id
-    LEFT JOIN headrace.queues AS q ON q.environment_id = l.environment_id AND q.name = l.queue
-    WHERE w.emptied_at IS NULL AND w.environment_id = $1::integer AND ($2::text[] IS NULL OR l.queue = ANY($2::text[]))
+    LEFT JOIN headrace.tasks AS t ON t.environment_id = l.environment_id AND t.id = l.task
+    CROSS JOIN LATERAL (SELECT CASE WHEN l.queue = 'task/' || l.task THEN coalesce(t.queue, l.queue) ELSE l.queue END AS queue) AS n -- as in claim_runs
+    LEFT JOIN headrace.queues AS q ON q.environment_id = l.environment_id AND q.name = n.queue
+    WHERE w.emptied_at IS NULL AND w.environment_id = $1::integer AND ($2::text[] IS NULL OR n.queue = ANY($2::text[]))
         AND r.counted_in IS DISTINCT FROM coalesce(q.id, 0)
 ),
 locked AS MATERIALIZED (
