@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 from headrace import ConfigurationError, Cron, RunContext, ScheduledPayload, task
-from headrace.engine import schedules, sweeps, workers
+from headrace.engine import schedules, sweeps, versions, workers
 from headrace.engine.engine import Engine
 from headrace.engine.schedule_outcomes import (
     ScheduleRefused,
@@ -38,10 +39,10 @@ def registration(task_id: str, cron: Cron | None) -> workers.TaskRegistration:
     return workers.TaskRegistration(task_id, f"task/{task_id}", 3, cron=cron)
 
 
-async def declare(engine: Engine, environment: str = "dev", **crons: Cron | None) -> None:
+async def declare(engine: Engine, environment: str = "dev", version: str = "1", **crons: Cron | None) -> None:
     """A worker that has these tasks registers."""
     tasks = [registration(name, cron) for name, cron in crons.items()]
-    await workers.register_worker(engine, environment, name="test", tasks=tasks)
+    await workers.register_worker(engine, environment, name="test", tasks=tasks, version=version)
 
 
 async def list_declared(engine: Engine, environment_id: int = DEV) -> dict[str, ScheduleView]:
@@ -89,6 +90,34 @@ async def test_a_schedule_is_declared_for_the_environments_that_it_names(engine:
     assert (await list_declared(engine), (await list_declared(engine, STAGING)).keys()) == ({}, {"a"})
     await declare(engine, "staging", a=Cron("0 * * * *", environments=["prod"]))
     assert await list_declared(engine, STAGING) == {}
+
+
+async def test_the_current_version_of_a_task_says_when_it_ticks(engine: Engine) -> None:
+    async def read_patterns() -> dict[str, str]:
+        return {name: one.pattern for name, one in (await list_declared(engine)).items()}
+
+    await declare(engine, version="old", a=Cron("0 1 * * *"), b=Cron("0 1 * * *"))
+    await declare(engine, version="new", a=Cron("0 2 * * *"), b=None, c=Cron("0 2 * * *"))
+    assert await read_patterns() == {"a": "0 2 * * *", "c": "0 2 * * *"}
+    await declare(
+        engine, version="old", a=Cron("0 1 * * *"), b=Cron("0 1 * * *")
+    )  # one that comes back while it drains
+    assert await read_patterns() == {"a": "0 2 * * *", "c": "0 2 * * *"}
+    await versions.promote_version(engine, DEV, "old")  # a step back
+    assert await read_patterns() == {"a": "0 1 * * *", "b": "0 1 * * *", "c": "0 2 * * *"}
+    await versions.promote_version(engine, DEV, "new")
+    assert await read_patterns() == {"a": "0 2 * * *", "c": "0 2 * * *"}
+    await declare(engine, version="new", a=None, c=Cron("0 2 * * *"))  # the same name for other code
+    assert await read_patterns() == {"c": "0 2 * * *"}
+
+
+async def test_a_version_that_waits_for_its_promotion_changes_no_schedule(engine: Engine) -> None:
+    careful = replace(engine, settings=replace(engine.settings, promote="manual"))
+    await declare(careful, version="old", a=Cron("0 1 * * *"))
+    await declare(careful, version="new", a=Cron("0 2 * * *"))
+    assert (await list_declared(engine))["a"].pattern == "0 1 * * *"
+    await versions.promote_version(careful, DEV, "new")
+    assert (await list_declared(engine))["a"].pattern == "0 2 * * *"
 
 
 async def test_what_code_declares_is_not_changed_over_the_api_but_can_be_switched_off(engine: Engine) -> None:

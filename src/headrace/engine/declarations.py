@@ -1,7 +1,8 @@
 """Schedules that stand in the code of tasks: ``@task(cron=...)``. Each worker that registers says what its tasks declare.
 
-The last word counts. What is declared is written, what has changed is changed, and what a task that is registered declares
-no more is deleted; tasks that a worker does not have are left alone. Whether a schedule is active is not the code's to say.
+That is kept for each version of the code, and what a task's current version declares is the task's schedule: a worker of
+another version that registers, or comes back, changes nothing. What is declared is written, what has changed is changed, what
+is declared no more is deleted. Whether a schedule is active is not the code's to say.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from headrace.engine.schedules import SchedulePlan
 from headrace.errors import ConfigurationError
 from headrace.ids import task_schedule_id
 from headrace.items import make_options, read_options
-from headrace.store.statements import Plan, Record, query
+from headrace.store.statements import Plan, query
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,35 +39,39 @@ def read_declaration(task: str, cron: Cron | None, environment: str) -> Declarat
         raise ConfigurationError(f"task {task!r}, cron: {error}") from None
 
 
-def write_declarations(environment_id: int, declared: Sequence[Declaration]) -> Plan[None]:
-    """Plan: the schedules of these tasks are what is declared now. What is so already is not touched."""
-    rows = yield from query("lock_declared_schedules", environment_id, sorted(one.task for one in declared))
-    known = {row["task"]: row for row in rows}
-    gone = [known[one.task]["id"] for one in declared if one.schedule is None and one.task in known]
+def write_declarations(environment_id: int, version: str, declared: Sequence[Declaration]) -> Plan[None]:
+    """Plan: keeps what a version declares, and brings the schedules of its tasks up to date, whose rows the caller holds."""
+    said = [one.schedule for one in declared if one.schedule is not None]
+    if said:
+        columns = _list_columns(said)
+        yield from query("write_declarations", environment_id, version, *columns)
+    silent = [one.task for one in declared if one.schedule is None]
+    if silent:
+        yield from query("delete_declarations", environment_id, version, silent)
+    yield from apply_declarations(environment_id, [one.task for one in declared])
+
+
+def apply_declarations(environment_id: int, tasks: Sequence[str]) -> Plan[None]:
+    """Plan: the schedules of tasks are what their current versions declare. What is so already is not touched."""
+    rows = yield from query("find_declarations", environment_id, list(tasks))
+    wanted = {row["task"]: SchedulePlan.read_row(row) for row in rows}
+    rows = yield from query("lock_declared_schedules", environment_id, list(tasks))
+    known = {row["task"]: (row["id"], SchedulePlan.read_row(row)) for row in rows}
+    gone = [schedule_id for task, (schedule_id, _) in known.items() if task not in wanted]
     if gone:
         yield from query("delete_declared_schedules", environment_id, gone)
-    changed = [one.schedule for one in declared if one.schedule and not _says(known.get(one.task), one.schedule)]
+    changed = [one for task, one in wanted.items() if task not in known or known[task][1] != one]
     if changed:
-        yield from _write(environment_id, changed)
+        yield from _write_schedules(environment_id, changed)
 
 
-def _write(environment_id: int, schedules: Sequence[SchedulePlan]) -> Plan[None]:
+def _write_schedules(environment_id: int, schedules: Sequence[SchedulePlan]) -> Plan[None]:
     [clock] = yield from query("read_clock")
-    rows: list[tuple[UUID, Any, Any, Any, Any, Any, Any]] = [
-        (
-            task_schedule_id(environment_id, one.task),
-            one.task,
-            one.pattern,
-            one.timezone,
-            one.catch_up,
-            one.spelt_options,
-            one.next_tick(clock["now"]),
-        )
-        for one in schedules
-    ]
-    yield from query("write_declared_schedules", environment_id, *(list(column) for column in zip(*rows, strict=True)))
+    schedule_ids: list[UUID] = [task_schedule_id(environment_id, one.task) for one in schedules]
+    ticks = [one.next_tick(clock["now"]) for one in schedules]
+    yield from query("write_declared_schedules", environment_id, schedule_ids, *_list_columns(schedules), ticks)
 
 
-def _says(row: Record | None, wanted: SchedulePlan) -> bool:
-    """Whether a row says already what is declared."""
-    return row is not None and SchedulePlan.read_row(row) == wanted
+def _list_columns(schedules: Sequence[SchedulePlan]) -> list[list[Any]]:
+    rows = [(one.task, one.pattern, one.timezone, one.catch_up, one.spelt_options) for one in schedules]
+    return [list(column) for column in zip(*rows, strict=True)]

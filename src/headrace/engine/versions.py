@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from headrace.engine.declarations import apply_declarations
 from headrace.engine.engine import Engine
 from headrace.engine.outcomes import WorkerLease
 from headrace.settings import Settings
@@ -102,8 +103,10 @@ async def list_versions(
 
 
 def _promote(environment_id: int, version: str) -> Plan[None]:
-    if (yield from query("promote_version", environment_id, version)):
+    promoted = yield from query("promote_version", environment_id, version)
+    if promoted:
         yield from query("note_promotion", environment_id, version)
+        yield from apply_declarations(environment_id, [row["id"] for row in promoted])
 
 
 def _read_version(row: Any) -> VersionView:

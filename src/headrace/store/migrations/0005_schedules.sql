@@ -28,3 +28,16 @@ CREATE UNIQUE INDEX schedules_by_key ON headrace.schedules (environment_id, dedu
 CREATE INDEX schedules_declared ON headrace.schedules (environment_id, task) WHERE declared;
 -- serves the sweep: what is due, and when the next tick is
 CREATE INDEX schedules_due ON headrace.schedules (next_tick) WHERE active;
+
+-- What each version of the code of a task declares; a task without a row declares nothing. That of the current version is the
+-- task's schedule.
+CREATE TABLE headrace.declarations (
+    environment_id integer NOT NULL,
+    task text NOT NULL,
+    version text NOT NULL,
+    pattern text NOT NULL,
+    timezone text NOT NULL,
+    catch_up text NOT NULL,
+    options jsonb,
+    PRIMARY KEY (environment_id, task, version)
+);
