@@ -15,6 +15,7 @@ import pytest
 from headrace.engine import batches, claims, listings, runs, versions, workers
 from headrace.engine.cancels import cancel_run
 from headrace.engine.engine import Engine
+from headrace.engine.lanes import LaneBook
 from headrace.engine.outcomes import ClaimedRun, Packet, RunCreated, RunFilter, RunView, StoredItem, WorkerLease
 from headrace.engine.sweeps import sweep_once
 from headrace.engine.versions import VersionMissing, VersionPromoted, VersionView
@@ -138,6 +139,25 @@ async def test_a_worker_without_a_version_takes_what_nobody_else_does(engine: En
     await workers.retire_worker(engine, versioned)
     assert await take(engine, plain) == [second]
     assert (await look(engine, second)).version is None
+
+
+async def test_what_an_old_version_says_of_its_tasks_does_not_count(engine: Engine) -> None:
+    """Else an old worker that starts again would send new runs to the queue that the task had."""
+
+    async def start(version: str, queue: str) -> str:
+        known = [workers.TaskRegistration("t", queue, 3)]
+        await workers.register_worker(engine, "dev", name="test", tasks=known, version=version)
+        engine.lanes = LaneBook()
+        return (await look(engine, await trigger(engine))).queue
+
+    assert await start("1", "q1") == "q1"
+    assert await start("2", "q2") == "q2"
+    assert await start("1", "q1") == "q2"
+    engine.settings = replace(engine.settings, promote="manual")
+    assert await start("3", "q3") == "q2"
+    await versions.promote_version(engine, 1, "1")
+    assert await start("1", "q1") == "q1"
+    assert await start("1", "q4") == "q4", "the last word of the current version counts"
 
 
 async def test_environments_have_versions_of_their_own(engine: Engine) -> None:

@@ -95,6 +95,7 @@ def _register(
     settings: Settings,
 ) -> Plan[tuple[int, list[str]]]:
     known = [task.id for task in tasks]
+    promotes = settings.promote == "auto"
     if tasks:
         yield from query(
             "register_tasks",
@@ -104,6 +105,8 @@ def _register(
             [task.max_attempts for task in tasks],
             [task.skips_failed for task in tasks],
             [task.coalesces for task in tasks],
+            version,
+            promotes,
         )
     elsewhere = [task.id for task in tasks if task.queue != TASK_PREFIX + task.id]
     if elsewhere:
@@ -113,7 +116,7 @@ def _register(
     rows = yield from query("register_worker", environment_id, name, settings.lease, version, known, queues)
     if version:
         yield from query("open_version_lanes", environment_id, version)
-        yield from note_version(environment_id, version, known, promotes=settings.promote == "auto")
+        yield from note_version(environment_id, version, known, promotes=promotes)
     if declared:  # of the version that is current now
         yield from write_declarations(environment_id, version, declared)
     return rows[0]["id"], changed
