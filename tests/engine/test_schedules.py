@@ -19,7 +19,7 @@ from headrace.engine.schedule_outcomes import (
     ScheduleView,
 )
 from headrace.ids import format_schedule_id
-from headrace.protocol.options import QueueOption, RunOptions
+from headrace.protocol.options import Debounce, QueueOption, RunOptions
 from headrace.protocol.schedules import CreateSchedule, UpdateSchedule
 from headrace.settings import Settings
 from tests.engine.scheduling import (
@@ -178,6 +178,8 @@ async def test_a_deleted_schedule_makes_no_runs_and_its_runs_stay(clock: Clock, 
         ({"catch_up": "some"}, "catchUp is 'some', but must be one of: skip, one, all"),
         ({"options": RunOptions(delay="soon")}, "delay is 'soon'"),
         ({"options": RunOptions(ttl="soon")}, "'soon' is no duration"),
+        ({"options": RunOptions(idempotency_key="k", idempotency_key_ttl="soon")}, "'soon' is no duration"),
+        ({"options": RunOptions(debounce=Debounce("k", "0s"))}, "debounce.delay is '0s', but must be more than 0"),
     ],
 )
 async def test_what_can_not_be_is_refused_and_leaves_nothing(engine: Engine, given: dict[str, Any], told: str) -> None:
@@ -199,7 +201,16 @@ async def test_pages_are_numbered_newest_first(engine: Engine) -> None:
     assert (await schedules.list_schedules(engine, STAGING)).count == 0
 
 
-# What goes wrong at a tick
+# What goes wrong at a tick, and keys
+
+
+async def test_ticks_that_are_debounced_become_one_run(clock: Clock, engine: Engine) -> None:
+    options = RunOptions(debounce=Debounce("k", "90m", mode="trailing"))
+    made = await clock.create(NOON, "0 * * * *", options=options)
+    assert [await clock.fire(NOON + n * HOUR) for n in (1, 2, 3)] == [1, 0, 0]
+    assert await read_ticks(engine, made) == [NOON + 3 * HOUR]
+    assert (await look(engine, made)).last_tick == NOON + 3 * HOUR
+    await assert_invariants(engine)
 
 
 async def test_the_ticks_of_a_schedule_with_an_idempotency_key_share_a_run(clock: Clock, engine: Engine) -> None:

@@ -17,7 +17,9 @@ import msgspec
 from msgspec import UnsetType
 
 from headrace.crons import CatchUp, read_catch_up, read_cron
+from headrace.engine.debounces import read_window
 from headrace.engine.engine import Engine
+from headrace.engine.idempotency import find_ttl
 from headrace.engine.items import delayed_until, stored_options
 from headrace.engine.schedule_outcomes import (
     ScheduleDeleted,
@@ -159,6 +161,8 @@ def check_options(options: RunOptions) -> None:
     """Raises ValueError on options that no tick could make a run with, before anything is written for it."""
     delayed_until(options)
     stored_options(options)
+    find_ttl(options, 0)
+    read_window(options)
 
 
 def _upsert(environment_id: int, key: str, asked: SchedulePlan) -> Plan[ScheduleKept]:
