@@ -529,3 +529,13 @@ def test_a_decorated_hook_stays_the_function() -> None:
         return "as before"
 
     assert start() == "as before"
+
+
+def test_the_page_of_hooks_has_every_hook_and_what_an_error_in_it_does() -> None:
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "hooks.md"
+    rows = [line.split("|") for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    said = {row[1].strip(" `"): row[-2].strip() for row in rows}
+    assert tuple(sorted(said)) == tuple(sorted(hooks.MOMENTS))
+    logged = [*IS_LOGGED, "on_cancel"]
+    assert sorted(name for name, error in said.items() if error == "is logged") == sorted(logged)
+    assert sorted(name for name, error in said.items() if error != "is logged") == sorted(FAILS_THE_ATTEMPT)
