@@ -198,8 +198,10 @@ def spell_delay(value: Duration | datetime) -> str:
     return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else spell_duration(value)
 
 
-def _spell_retry(retry: Retry) -> dict[str, Any]:
-    if not isinstance(retry, Retry):  # pyright: ignore[reportUnnecessaryIsInstance] - it comes from callers
+def _spell_retry(retry: Any) -> dict[str, Any]:
+    if isinstance(retry, Mapping):  # as it is on the wire
+        return {**retry}
+    if not isinstance(retry, Retry):
         raise TypeError("give a headrace.Retry(...)")
     told = retry.as_dict()
     return {
@@ -211,8 +213,10 @@ def _spell_retry(retry: Retry) -> dict[str, Any]:
     }
 
 
-def _spell_debounce(value: Debounce) -> dict[str, Any]:
-    if not isinstance(value, Debounce):  # pyright: ignore[reportUnnecessaryIsInstance] - it comes from callers
+def _spell_debounce(value: Any) -> dict[str, Any]:
+    if isinstance(value, Mapping):  # as it is on the wire
+        return {**value}
+    if not isinstance(value, Debounce):
         raise TypeError("give a headrace.Debounce(...)")
     return value.spell()
 

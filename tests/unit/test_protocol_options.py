@@ -29,7 +29,10 @@ def refusal(**options: Any) -> str:
 
 
 def test_the_names_are_those_of_the_wire() -> None:
-    assert {field.encode_name for field in msgspec.structs.fields(RunOptions)} == WIRE_NAMES | {"orderKey"}  # headrace's own
+    assert {field.encode_name for field in msgspec.structs.fields(RunOptions)} == WIRE_NAMES | {
+        "orderKey",
+        "retry",
+    }  # headrace's own
 
 
 def test_all_are_optional_and_none_is_written_that_was_not_given() -> None:

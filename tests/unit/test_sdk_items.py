@@ -21,11 +21,11 @@ from headrace.engine.items import delayed_until
 from headrace.errors import BatchTriggerError, ConfigurationError, PayloadError
 from headrace.items import LineEncoder, make_options, read_options, spell_duration
 from headrace.protocol.ndjson import ItemDecoder, ParsedItem
-from headrace.protocol.options import QueueOption, RunOptions
+from headrace.protocol.options import QueueOption, RetryOption, RunOptions
 from headrace.sdk import AsyncClient, Client, Item
 from headrace.sdk.flows import trigger_run
 from headrace.sdk.inputs import count_items
-from headrace.tasks import task
+from headrace.tasks import Retry, task
 
 
 @task(id="items-double", queue="own")
@@ -99,6 +99,7 @@ def test_every_option_is_what_the_server_calls_it():
             "concurrency_key": 5,
             "metadata": {"by": datetime(2026, 1, 1, tzinfo=UTC)},
             "max_duration": "5m",
+            "retry": Retry(max_attempts=7, factor=3, min_delay="2s", jitter=False),
             "version": "v1",
             "machine": "small-1x",
             "test": True,
@@ -117,6 +118,7 @@ def test_every_option_is_what_the_server_calls_it():
         concurrency_key="5",
         metadata={"by": "2026-01-01T00:00:00Z"},
         max_duration=300.0,
+        retry=RetryOption(7, 3, 2000, 60_000, randomize=False),
         lock_to_version="v1",
         machine="small-1x",
         test=True,
