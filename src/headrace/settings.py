@@ -7,6 +7,7 @@ Sizes are bytes, times are durations ("30m", or seconds). A value that can't wor
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +18,8 @@ from headrace.errors import ConfigurationError
 from headrace.version_names import find_version_fault
 
 PREFIX: Final = "HEADRACE_"
+
+_SESSION: Final = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,13 @@ class Settings:
             "how long the code of a canceled run may clean up before it is ended hard, unless its task says", at_least=0
         ),
     ] = 10.0
+    dev_grace: Annotated[
+        float,
+        Setting("how long headrace dev may be away until what it had begun is canceled", at_least=0.1),
+    ] = 30.0
+    dev_session: Annotated[
+        str, Setting("the session of headrace dev that a process belongs to: headrace dev sets it for its own")
+    ] = ""
     version: Annotated[
         str, Setting("version of the code that a worker runs; without it a hash of the source files of its tasks")
     ] = ""
@@ -140,6 +150,11 @@ class Settings:
     def __post_init__(self) -> None:
         for name, (_, setting) in _declared().items():
             _check_value(name, setting, getattr(self, name))
+        if self.dev_session and not _SESSION.fullmatch(self.dev_session):
+            raise ConfigurationError(
+                f"HEADRACE_DEV_SESSION is {self.dev_session!r}, but must be 32 hexadecimal digits. headrace dev sets it for its "
+                "own processes; leave it out of your environment."
+            )
         if self.version and (fault := find_version_fault(self.version)):
             raise ConfigurationError(f"HEADRACE_VERSION {fault}.")
         if self.heartbeat * 2 > self.lease:

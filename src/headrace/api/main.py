@@ -15,7 +15,7 @@ import structlog
 import uvicorn
 
 from headrace.api.app import build_app
-from headrace.engine import keys, sweeps
+from headrace.engine import dev_sessions, keys, sweeps
 from headrace.engine.engine import Engine
 from headrace.errors import ConfigurationError
 from headrace.settings import Settings
@@ -38,10 +38,19 @@ async def run_server(
     ConfigurationError where the address can't be bound or the database can't be used.
     """
     engine = await Engine.open(settings, listen=True)
+    beating: asyncio.Task[None] | None = None
     try:
         if settings.api_key:
             await keys.ensure_key(engine, "dev", settings.api_key)
-        await serve(engine, stop=stop, announce=announce)
+        if settings.dev_session:
+            await dev_sessions.keep_session(engine)  # before a worker of it can begin anything
+            beating = asyncio.create_task(dev_sessions.beat_session(engine))
+        try:
+            await serve(engine, stop=stop, announce=announce)
+        finally:
+            if beating is not None:
+                beating.cancel()
+                await asyncio.wait({beating})
     finally:
         await engine.close()
 

@@ -37,11 +37,13 @@ def dev(
 ) -> None:
     """Run everything on this machine: embedded PostgreSQL, API server and worker.
 
-    With HEADRACE_DATABASE_URL set, that database is used instead. Ctrl-C stops all of it; a second one at once.
+    With HEADRACE_DATABASE_URL set, that database is used instead. Ctrl-C stops all of it; a second one at once. Runs that it
+    had begun are canceled once it has been away for HEADRACE_DEV_GRACE (30 s).
     """
     settings = Settings.from_environment(port=port, host=host, data_dir=data, concurrency=concurrency)
     heed_terminals()
     with LocalHeadrace(settings) as local:
+        local.begin_dev_session()
         local.start_server()
         worker = local.start_worker(tasks)
         _announce(local, json=json)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import re
 import secrets
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +26,7 @@ from headrace.store.embedded import EmbeddedPostgres
 from headrace.store.migrate import migrate_database
 
 _START_LIMIT: Final = 60.0
+_SESSION: Final = re.compile(r"[0-9a-f]{32}")
 
 
 class LocalHeadrace:
@@ -65,6 +68,10 @@ class LocalHeadrace:
     def database_url(self) -> str:
         """The database."""
         return self.settings.database_url
+
+    def begin_dev_session(self) -> None:
+        """Makes the children, from now on, processes of the data folder's session of ``headrace dev``."""
+        self.settings = replace(self.settings, dev_session=keep_session_id(self._folder / "dev_session"))
 
     def add_child(self, name: str, *arguments: str) -> Child:
         """Starts a headrace command with these settings."""
@@ -132,6 +139,16 @@ def keep_key(path: Path) -> str:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
         file.write(key + "\n")
     return key
+
+
+def keep_session_id(path: Path) -> str:
+    """The id of a data folder's session of ``headrace dev``, made at its first use: the next one of the folder is the same."""
+    with suppress(FileNotFoundError):
+        if _SESSION.fullmatch(kept := path.read_text(encoding="ascii").strip()):
+            return kept
+    made = secrets.token_hex(16)
+    path.write_text(made + "\n", encoding="ascii")
+    return made
 
 
 def find_free_port(host: str) -> int:

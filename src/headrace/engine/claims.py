@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+from headrace.engine.dev_sessions import note_claims
 from headrace.engine.engine import Engine
 from headrace.engine.journals import read_journals
 from headrace.engine.outcomes import JSON_TYPE, ClaimedRun, LeaseLost, Point, WorkerLease
@@ -36,8 +37,8 @@ async def claim_runs(
     limited_first = turns.limited and turns.toggle()
     if limited_first:
         rows += await _claim_limited(engine, lease, wanted, limit, turns)
-    plain = await engine.store.fetch(
-        "claim_runs",
+    plain = await _claim_plain(
+        engine,
         lease.environment_id,
         lease.worker_id,
         *wanted,
@@ -57,10 +58,20 @@ async def claim_runs(
     return [_read_claim(row, tuple(journals.get(row["id"], ()))) for row in rows]
 
 
+async def _claim_plain(engine: Engine, environment_id: int, *arguments: Any) -> list[Any]:
+    if engine.settings.dev_session:
+        claim = query("claim_runs", environment_id, *arguments)
+        return await engine.store.run_plan(note_claims(engine.settings, environment_id, claim))
+    return await engine.store.fetch("claim_runs", environment_id, *arguments)
+
+
 async def _claim_limited(engine: Engine, lease: WorkerLease, wanted: list[Any], limit: int, turns: Turns) -> list[Any]:
     turns.begin_round()
     while True:
-        rows = await engine.store.run_plan(_limited_claim(engine, lease, wanted, limit, turns))
+        claim = _limited_claim(engine, lease, wanted, limit, turns)
+        if engine.settings.dev_session:
+            claim = note_claims(engine.settings, lease.environment_id, claim)
+        rows = await engine.store.run_plan(claim)
         if not rows:  # the lease is over: the statement after this one says so, or the next claim
             return []
         if not turns.note_claim(rows, limit):

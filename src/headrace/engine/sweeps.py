@@ -20,6 +20,7 @@ from headrace.engine.audits import AuditPlace, audit_once
 from headrace.engine.bulk_steps import BulkCarrier
 from headrace.engine.cancels import cancel_runs, cancel_tree_step, expire_runs
 from headrace.engine.completions import settle_ends
+from headrace.engine.dev_sessions import end_lapsed_session
 from headrace.engine.engine import Engine
 from headrace.engine.rescues import find_pinned_lanes, rescue_arguments, worker_lost_error
 from headrace.engine.ticks import fire_due
@@ -207,7 +208,7 @@ def _fire_schedules(report: SweepReport, engine: Engine) -> Plan[bool]:
     fired = yield from fire_due(engine.settings, engine.lanes, _SCHEDULES_CHUNK)
     report.runs_scheduled += fired.runs
     report.environments.update(fired.environments)
-    return fired.schedules == _SCHEDULES_CHUNK
+    return fired.more
 
 
 def _cancel_trees(report: SweepReport, _engine: Engine) -> Plan[bool]:
@@ -217,6 +218,16 @@ def _cancel_trees(report: SweepReport, _engine: Engine) -> Plan[bool]:
     environments, count = step
     report.runs_canceled += count
     report.environments.update(environments)
+    return True
+
+
+def _end_dev_sessions(report: SweepReport, _engine: Engine) -> Plan[bool]:
+    ended = yield from end_lapsed_session()
+    if ended is None:
+        return False
+    environment_id, canceled = ended
+    report.runs_canceled += canceled
+    report.environments.add(environment_id)
     return True
 
 
@@ -254,6 +265,7 @@ _STEPS: Final = (
     _rescue_runs,
     _abort_batches,
     _cancel_held_runs,
+    _end_dev_sessions,
     _cancel_trees,
     _expire_runs,
     _expire_keys,

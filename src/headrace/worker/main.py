@@ -15,6 +15,7 @@ import structlog
 from prometheus_client import start_http_server
 
 from headrace import metrics
+from headrace.engine.dev_sessions import beat_session
 from headrace.engine.engine import Engine
 from headrace.engine.sweeps import run_sweeps
 from headrace.errors import ConfigurationError
@@ -116,6 +117,8 @@ async def _work(
         gc.freeze()  # what is there now stays: the collector need not look at it again
         beside = [asyncio.create_task(run_sweeps(engine, stop_sweeps, interval=sweep_seconds(settings)))]
         beside[0].add_done_callback(_log_fault)
+        if settings.dev_session:
+            beside.append(asyncio.create_task(beat_session(engine)))
         if announce:
             beside.append(asyncio.create_task(_announce(worker, announce)))
         try:

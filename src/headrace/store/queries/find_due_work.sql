@@ -31,6 +31,7 @@ CROSS JOIN (
     SELECT least(
         (SELECT j.due_at FROM headrace.journal AS j WHERE j.pending AND j.due_at IS NOT NULL ORDER BY j.due_at LIMIT 1),
         (SELECT t.timeout_at FROM headrace.tokens AS t WHERE t.status = 'WAITING' AND t.timeout_at IS NOT NULL ORDER BY t.timeout_at LIMIT 1),
+        (SELECT d.kept_until FROM headrace.dev_sessions AS d ORDER BY d.kept_until LIMIT 1),
         (SELECT s.next_tick FROM headrace.schedules AS s WHERE s.active ORDER BY s.next_tick LIMIT 1),
         (SELECT r.expires_at FROM headrace.runs AS r WHERE r.status = 'QUEUED' AND r.expires_at IS NOT NULL ORDER BY r.expires_at LIMIT 1)
     ) AS next
