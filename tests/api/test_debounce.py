@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 from tests.api.support import create, execute, item, stream
+from tests.e2e.commands import clean_environment, run_headrace
 from tests.server_fixture import RunningServer
 
 from headrace import AsyncClient, Debounce
@@ -86,10 +88,15 @@ async def test_of_large_payloads_only_the_one_that_counts_is_kept(
         assert (await client.get(f"/api/v3/runs/{run_id}")).json()["payload"] == kept * LARGE
 
 
-async def test_the_client(server: RunningServer) -> None:
+async def test_the_client_and_the_command(server: RunningServer) -> None:
     async with AsyncClient(server.url, api_key=server.key) as sdk:
         handles = [
             await sdk.trigger("t", n, debounce=Debounce("k", "1h", "trailing", max_delay="2h")) for n in range(3)
         ]
         assert len({handle.id for handle in handles}) == 1
         assert (await handles[0].retrieve())["payload"] == 2
+    env = clean_environment(api_url=server.url, api_key=server.key)
+    asked = ("run", "trigger", "t", "--debounce-key", "k", "--debounce-mode", "trailing")
+    told = run_headrace(*asked, "--debounce-delay", "1h", "--json", env=env)
+    assert (told.returncode, json.loads(told.stdout)["id"]) == (0, handles[0].id), told.stderr
+    assert run_headrace(*asked, env=env).returncode == 2
