@@ -207,6 +207,21 @@ async def test_missed_ticks_become_what_the_policy_says(
     assert told == [None, *(payload["timestamp"] for payload in payloads)][: len(payloads)]
 
 
+async def test_many_late_ticks_are_made_a_bounded_part_at_a_time(engine: Engine) -> None:
+    made = [await create(engine, "* * * * * *") for _ in range(4)]
+    first = datetime.now(UTC).replace(microsecond=0) - 200 * SECOND
+    for schedule in made:
+        await move_tick(engine, schedule, first)
+    part = await engine.store.run_plan(fire_due(engine.settings, engine.lanes, 100))
+    assert (part.runs, part.more) == (500, True)
+    report = await sweeps.sweep_once(engine)
+    for schedule in made:
+        ticks = await read_ticks(engine, schedule)
+        assert ticks == seconds(first, len(ticks))
+        assert len(ticks) >= 201
+    assert report.runs_scheduled + part.runs == len(await fetch_sql(engine, "SELECT FROM headrace.runs"))
+
+
 async def test_a_year_of_missed_seconds_costs_no_more_than_a_day(clock: Clock, engine: Engine) -> None:
     made = [await clock.create(NOON, "* * * * * *", catch_up=policy) for policy in ("skip", "one", "all")]
     late = NOON + 365 * DAY

@@ -74,8 +74,9 @@ class SchedulePage:
 
 @dataclass(slots=True)
 class TicksFired:
-    """What one look at due ticks did: so many schedules, and runs in these environments."""
+    """What one look at due ticks did: so many schedules, and runs in these environments; whether more may be due."""
 
     schedules: int = 0
     runs: int = 0
+    more: bool = False
     environments: set[int] = field(default_factory=set[int])

@@ -35,7 +35,10 @@ from headrace.store.statements import Plan, query
 UPCOMING: Final = 10
 """How many of the ticks that come next a run is told."""
 
-_MOST_AT_ONCE: Final = 1_000
+_MOST_RUNS: Final = 500
+"""How many runs one transaction makes at most: what is left is as due as it was."""
+
+_MOST_FRESH: Final = 10_000
 _SECOND: Final = timedelta(seconds=1)
 
 _log = structlog.get_logger("headrace.ticks")
@@ -49,22 +52,28 @@ class _Progress:
     last_tick: datetime | None = None
     last_run_id: UUID | None = None
     fault: str | None = None
+    ticks: int = 0
     runs: int = 0
 
 
 def fire_due(settings: Settings, lanes: LaneBook, limit: int) -> Plan[TicksFired]:
-    """Plan: the runs of every tick that is due, of at most ``limit`` schedules, and their next ticks."""
+    """Plan: the runs of ticks that are due, of at most ``limit`` schedules, and their next ticks."""
     rows = yield from query("lock_due_schedules", limit)
     finders: dict[int, LaneFinder] = {}
-    fired = TicksFired(schedules=len(rows))
+    fired = TicksFired(schedules=len(rows), more=len(rows) == limit)
     moved: list[tuple[int, UUID, datetime | None, datetime | None, UUID | None, str | None]] = []
+    room = _MOST_RUNS
     for row in rows:
+        if not room:
+            fired.more = True
+            break
         schedule = read_schedule(row)
         finder = finders.setdefault(schedule.environment_id, LaneFinder(schedule.environment_id, lanes))
-        done = yield from _fire(schedule, row["now"], finder, settings)
+        done = yield from _fire(schedule, row["now"], room, finder, settings)
         moved.append(
             (schedule.environment_id, schedule.id, done.next_tick, done.last_tick, done.last_run_id, done.fault)
         )
+        room -= done.ticks
         fired.runs += done.runs
         if done.runs:
             fired.environments.add(schedule.environment_id)
@@ -80,10 +89,10 @@ def choose_ticks(
     before, fresh = due - _SECOND, now - timedelta(seconds=tolerance)
     wanted = {"skip": 0, "one": 1, "all": most}[policy]
     missed = ticker.last_ticks(before, fresh, wanted) if wanted else []
-    return missed + ticker.last_ticks(max(before, fresh), now, _MOST_AT_ONCE)
+    return missed + ticker.last_ticks(max(before, fresh), now, _MOST_FRESH)
 
 
-def _fire(schedule: ScheduleView, now: datetime, lanes: LaneFinder, settings: Settings) -> Plan[_Progress]:
+def _fire(schedule: ScheduleView, now: datetime, room: int, lanes: LaneFinder, settings: Settings) -> Plan[_Progress]:
     done = _Progress()
     try:
         ticker = read_cron(schedule.pattern, schedule.timezone)
@@ -91,7 +100,6 @@ def _fire(schedule: ScheduleView, now: datetime, lanes: LaneFinder, settings: Se
         done.fault = str(error)
         _log.error("a schedule can't go on", schedule=format_schedule_id(schedule.id), error=done.fault)
         return done
-    done.next_tick = ticker.next_tick(now)
     assert schedule.next_tick is not None  # it is active, and due
     ticks = choose_ticks(
         ticker,
@@ -101,6 +109,9 @@ def _fire(schedule: ScheduleView, now: datetime, lanes: LaneFinder, settings: Se
         tolerance=settings.schedule_tolerance,
         most=settings.schedule_catch_up,
     )
+    ticks, left = ticks[:room], ticks[room:]
+    done.next_tick = left[0] if left else ticker.next_tick(now)
+    done.ticks = len(ticks)
     for tick in ticks:
         last = done.last_tick or schedule.last_tick
         payload = _describe_tick(schedule, tick, last, ticker.next_ticks(tick, UPCOMING))
