@@ -23,6 +23,9 @@ from tests.worker.hook_jobs import read
 
 pytestmark = pytest.mark.anyio
 
+ROOT = str(Path(__file__).parents[2])
+"""Where worker processes find the package of these tests."""
+
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
@@ -52,7 +55,7 @@ async def test_the_code_of_a_canceled_run_is_told_cleans_up_and_its_hook_is_call
 
 @pytest.mark.parametrize("place", ["loop", "thread", "process"])
 async def test_a_worker_process_tells_the_code_as_well(engine: Engine, log: Path, place: str) -> None:
-    async with worker_process(engine.settings, str(Path(jobs.__file__))):
+    async with worker_process(engine.settings, str(Path(jobs.__file__)), PYTHONPATH=ROOT):
         run_id = await begin(engine, jobs.PLACES[place], log)
         await cancels.cancel_run(engine, 1, run_id)
         await until(lambda: len(read(log)) == 4, "it has cleaned up")
@@ -207,7 +210,7 @@ async def test_the_setting_says_how_long_where_the_task_does_not(engine: Engine,
 
 
 async def test_a_worker_that_drains_lets_a_canceled_run_clean_up(engine: Engine, log: Path) -> None:
-    async with worker_process(engine.settings, str(Path(jobs.__file__))) as worker:
+    async with worker_process(engine.settings, str(Path(jobs.__file__)), PYTHONPATH=ROOT) as worker:
         run_id = await begin(engine, jobs.plain, log)
         await cancels.cancel_run(engine, 1, run_id)
         worker.signal(signal.SIGTERM)

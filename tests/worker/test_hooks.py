@@ -26,6 +26,9 @@ from tests.worker.test_cancel_trees import living
 
 pytestmark = pytest.mark.anyio
 
+ROOT = str(Path(__file__).parents[2])
+"""Where worker processes find the package of these tests."""
+
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
@@ -206,7 +209,7 @@ async def test_hooks_of_all_tasks_reach_a_process_whose_task_does_not_import_the
 
 async def test_a_worker_process_has_the_hooks_of_the_module_that_it_is_given(engine: Engine, log: Path) -> None:
     target = str(Path(__file__).with_name("global_hooks.py"))
-    async with worker_process(engine.settings, target):
+    async with worker_process(engine.settings, target, PYTHONPATH=ROOT):
         for each in (bare, bare_in_process):
             assert read_output(await execute(engine, each, {"log": str(log)})) == "done"
     assert read(log) == ["everywhere.on_start", "run 1", "everywhere.on_complete True"] * 2
