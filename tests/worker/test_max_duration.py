@@ -16,6 +16,7 @@ from headrace.hooks import Event
 from headrace.protocol.statuses import RunStatus
 from headrace.tasks import Task
 from headrace.worker.time_limits import TimeLimit, process_cpu
+from headrace.worker.worker import Worker
 from tests.invariants import assert_invariants, fetch_sql
 from tests.worker import cancel_jobs as jobs
 from tests.worker.helpers import await_end, execute, is_alive, look, read_output, trigger, until, working
@@ -198,5 +199,4 @@ async def test_a_worker_on_a_system_without_such_clocks_says_so(
 ) -> None:
     monkeypatch.setattr("headrace.worker.executor.has_cpu_clocks", lambda: False)
     with pytest.raises(ConfigurationError, match=r"c\.cpu: duration_clock='cpu' needs Linux"):
-        async with working(engine, jobs.cpu):
-            pass
+        Worker(engine, [jobs.cpu])
