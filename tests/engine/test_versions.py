@@ -18,6 +18,7 @@ from headrace.engine.engine import Engine
 from headrace.engine.lanes import LaneBook
 from headrace.engine.outcomes import ClaimedRun, Packet, RunCreated, RunFilter, RunView, StoredItem, WorkerLease
 from headrace.engine.sweeps import sweep_once
+from headrace.engine.turns import Turns
 from headrace.engine.versions import VersionMissing, VersionPromoted, VersionView
 from headrace.protocol.options import QueueOption, RunOptions
 from headrace.protocol.statuses import RunStatus
@@ -52,10 +53,14 @@ async def test_so_do_lanes_with_keys_and_limits(engine: Engine, options: dict[st
         "INSERT INTO headrace.queues (environment_id, name, declared_limit, created_at, updated_at)"
         " VALUES (1, 'task/t', 5, now(), now())",
     )
-    old = await start_worker(engine, "1")
+    old, turns = await start_worker(engine, "1"), Turns()
+    await trigger(engine, **options)
+    begun = await claim(engine, old, turns=turns)
+    await finish(engine, old, begun)
     run_id = await trigger(engine, **options)
     new = await start_worker(engine, "2")
-    assert await take(engine, old) == []
+    for _ in range(2):  # one claim in two looks at such lanes first
+        assert await claim(engine, old, turns=turns) == []
     assert await take(engine, new) == [run_id]
     assert (await look(engine, run_id)).version == "2"
     other = await trigger(engine, **dict.fromkeys(options, "other"))
@@ -422,9 +427,13 @@ async def trigger(engine: Engine, task: str = "t", **options: Any) -> UUID:
 
 
 async def claim(
-    engine: Engine, lease: WorkerLease, limit: int = 100, tasks: Sequence[str] = ("t",)
+    engine: Engine,
+    lease: WorkerLease,
+    limit: int = 100,
+    tasks: Sequence[str] = ("t",),
+    turns: Turns | None = None,
 ) -> list[ClaimedRun]:
-    claimed = await claims.claim_runs(engine, lease, tasks=tasks, limit=limit)
+    claimed = await claims.claim_runs(engine, lease, tasks=tasks, limit=limit, turns=turns)
     assert isinstance(claimed, list), claimed
     return claimed
 
