@@ -93,6 +93,7 @@ def choose_runs(
 
     Payloads and outputs are in them only where they are asked for ``whole``.
     """
+    look_at = max(look_at, limit + 1)  # else a page could not tell that there are more
     name = "list_runs:back" if before else "list_runs"
     low, high = yield from _find_interval(environment_id, wanted, before or _FIRST_ID, after or _LAST_ID)
     way = yield from _choose_way(wanted, look_at)
@@ -119,7 +120,8 @@ def _find_interval(environment_id: int, wanted: RunFilter, low: UUID, high: UUID
     if wanted.created_from is not None and wanted.batch_id is None:
         [row] = yield from query("find_oldest_open_batch", environment_id, wanted.created_from)
         oldest = first_id_at(_shift(wanted.created_from, -_CLOCKS))
-        low = max(low, min(oldest, row["id"] or oldest))
+        least = min(oldest, row["id"] or oldest)  # its first item has the batch's own id, and is to lie within
+        low = max(low, UUID(int=max(least.int - 1, 0)))
     if wanted.created_to is not None:
         high = min(high, first_id_at(_shift(wanted.created_to, _CLOCKS + _MINTED_LATE)))
     return low, high

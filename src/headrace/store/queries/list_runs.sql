@@ -31,16 +31,11 @@ FROM (
                 AND r.schedule_id = $16::uuid
             ORDER BY r.id DESC LIMIT $7::integer
         ) UNION ALL (
-            SELECT r.* FROM (
-                SELECT m.result_id FROM headrace.bulk_members AS m
-                WHERE $4::text = 'bulk' AND m.environment_id = $1::integer AND m.action_id = $17::uuid
-                    AND m.result_id > $2::uuid AND m.result_id < $3::uuid
-                ORDER BY m.result_id DESC LIMIT $7::integer
-            ) AS m
-            CROSS JOIN LATERAL (
-                SELECT r.* FROM headrace.runs AS r WHERE r.environment_id = $1::integer AND r.id = m.result_id LIMIT 1
-            ) AS r
-            ORDER BY m.result_id DESC
+            SELECT r.* FROM headrace.bulk_members AS m
+            JOIN headrace.runs AS r ON r.environment_id = m.environment_id AND r.id = m.result_id
+            WHERE $4::text = 'bulk' AND m.environment_id = $1::integer AND m.action_id = $17::uuid
+                AND m.result_id > $2::uuid AND m.result_id < $3::uuid
+            ORDER BY r.id DESC LIMIT $7::integer
         ) UNION ALL (
             SELECT r.* FROM (
                 SELECT r.* FROM headrace.runs AS r
