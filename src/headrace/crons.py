@@ -153,7 +153,11 @@ class Ticker:
 
     def last_ticks(self, after: datetime, until: datetime, most: int) -> list[datetime]:
         """The ticks after one moment and up to another, in order; of more than ``most`` the latest."""
-        few = [tick for tick in self.next_ticks(after, most + 1) if tick <= until]
+        few: list[datetime] = []
+        tick = self.next_tick(after)
+        while tick is not None and tick <= until and len(few) <= most:
+            few.append(tick)
+            tick = self.next_tick(tick)
         if len(few) <= most:
             return few
         latest: list[datetime] = []

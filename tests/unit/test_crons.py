@@ -161,6 +161,14 @@ def test_a_tick_is_after_the_moment_that_is_asked_about() -> None:
     assert ticker.next_tick(minute + timedelta(microseconds=1)) == minute + MINUTE
 
 
+def test_no_more_ticks_are_looked_for_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[datetime] = []
+    find = Ticker.next_tick
+    monkeypatch.setattr(Ticker, "next_tick", lambda self, after: (asked.append(after), find(self, after))[1])
+    assert len(Ticker("0 * * * *").last_ticks(utc("2026-01-01T00:30"), utc("2026-01-01T02:30"), 10_000)) == 2
+    assert len(asked) == 3
+
+
 def test_the_latest_of_very_many_are_found_without_counting_them() -> None:
     until = utc("2026-12-31T20:00")
     ticks = read_cron("* * 0-11 * * *", BERLIN).last_ticks(utc("2020-01-01"), until, 3)
