@@ -17,7 +17,7 @@ from tests.invariants import fetch_sql
 
 pytestmark = pytest.mark.anyio
 
-WALK = Turns.find_walk(1)
+WALK = Turns().find_walk(1)
 
 
 async def keys_of(engine: Engine, runs: list[ClaimedRun]) -> Counter[str]:

@@ -13,6 +13,13 @@ _LONGEST_WALK: Final = 3
 
 _SHORTEST_WALK: Final = 100
 
+_LONGER: Final = 4
+"""A walk that found nothing is followed by one that is so many times as long."""
+
+_MOST_KEYS: Final = 10_000
+_MOST_WALKS: Final = 5
+"""After so many walks of one claim that found nothing, the next claim goes on with it: it comes at once."""
+
 
 class Turns:
     """The rotation of one worker's claims."""
@@ -26,11 +33,15 @@ class Turns:
         """In how many seconds a rate of a queue allows more than the last claim got; None where none holds anything up."""
         self._began: dict[int, str] = {}
         self._wrapped: set[int] = set()
+        self._walks = 0
+        self._unfinished = False
 
     def begin_round(self) -> None:
-        """A claim begins: it looks at each key once at most, however many walks that takes."""
-        self._began = dict(self._keys)
-        self._wrapped.clear()
+        """A claim begins: it looks at each key once at most, however many walks that takes; or it goes on with that."""
+        self._walks = 0
+        if not self._unfinished:
+            self._began = dict(self._keys)
+            self._wrapped.clear()
 
     def toggle(self) -> bool:
         """Whether lanes with keys or limits go first this time: they and the others take turns."""
@@ -47,13 +58,13 @@ class Turns:
         """The keys that had it, lane by lane."""
         return list(self._keys.values())
 
-    @staticmethod
-    def find_walk(limit: int) -> int:
-        """How many keys of a lane a claim of at most ``limit`` runs looks at."""
-        return max(_LONGEST_WALK * limit, _SHORTEST_WALK)
+    def find_walk(self, limit: int) -> int:
+        """How many keys of a lane the next walk of a claim of at most ``limit`` runs looks at."""
+        shortest = max(_LONGEST_WALK * limit, _SHORTEST_WALK)
+        return max(min(shortest * _LONGER**self._walks, _MOST_KEYS), shortest)
 
     def note_claim(self, rows: Sequence[Any], limit: int) -> bool:
-        """Remembers where a claim ended; True where it found nothing so far and there are keys that it did not look at."""
+        """Remembers where a walk ended; True where the claim found nothing so far and is to look at more keys."""
         walk = self.find_walk(limit)
         last: dict[int, tuple[int, str]] = {}
         for row in rows:
@@ -72,4 +83,9 @@ class Turns:
                 self._wrapped.add(lane)
             been_round = lane in self._wrapped and key >= self._began.get(lane, "")
             unfinished = unfinished or (steps >= walk and not been_round)
-        return unfinished and head["id"] is None
+        self._walks += 1
+        self._unfinished = unfinished and head["id"] is None
+        if self._unfinished and self._walks >= _MOST_WALKS:
+            self.wake_in = 0.0
+            return False
+        return self._unfinished

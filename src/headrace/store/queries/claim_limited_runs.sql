@@ -61,6 +61,24 @@ queues AS MATERIALIZED (
     WHERE l.queue_limit IS NOT NULL OR (l.rate_step IS NOT NULL AND NOT l.rate_by_key)
     GROUP BY l.counted_in
 ),
+-- Where few runs of a lane are ready, their keys are all there is to look at: keys whose runs are all delayed would make a walk long.
+ready AS MATERIALIZED (
+    SELECT l.id AS lane_id, h.key, count(*) OVER (PARTITION BY l.id) >= $10::integer AS many
+    FROM lanes AS l
+    JOIN headrace.lanes AS p ON p.id = l.id OR (
+        l.kind = 'ordered' AND p.environment_id = $1::integer AND p.open AND p.task = l.task AND p.kind = 'ordered' AND p.version IS NOT NULL
+    )
+    CROSS JOIN LATERAL (
+        SELECT coalesce(r.concurrency_key, r.order_key) AS key FROM headrace.runs AS r
+        WHERE r.lane_id = p.id AND r.status = 'QUEUED' AND r.ready_at <= headrace.clock()
+            AND coalesce(r.order_lane_id, r.lane_id) = l.id
+        ORDER BY r.ready_at, r.id LIMIT $10::integer
+    ) AS h
+    WHERE l.kind <> 'plain'
+),
+lines AS MATERIALIZED (
+    SELECT l.*, NOT EXISTS (SELECT FROM ready AS k WHERE k.lane_id = l.id AND k.many) AS few FROM lanes AS l WHERE l.kind <> 'plain'
+),
 -- A step goes to the next key of its lane (from the last one on to the first: the branches of a UNION ALL are tried in their order)
 -- and says whether its head is ready, and how many of the key may go. OFFSET 0 keeps the planner from doing the same probe again
 -- wherever its result is named. Enough keys with something to give end the walk.
@@ -72,17 +90,30 @@ walk AS (
     UNION ALL
     SELECT w.lane_id, w.first, n.key, n.wrapped, w.step + 1, w.found + (n.ready AND room.free > 0)::integer,
         CASE WHEN n.ready THEN room.free ELSE 0 END, CASE WHEN n.ready THEN room.wait END
-    FROM walk AS w JOIN lanes AS l ON l.id = w.lane_id
+    FROM walk AS w JOIN lines AS l ON l.id = w.lane_id
     CROSS JOIN LATERAL (
         (
+            SELECT k.key, k.wrapped, l.kind = 'keyed' OR l.skips_failed OR (
+                SELECT r.status = 'QUEUED' AND r.ready_at <= headrace.clock() FROM headrace.runs AS r
+                WHERE r.order_lane_id = w.lane_id AND r.order_key = k.key AND r.finished_at IS NULL
+                ORDER BY r.order_number LIMIT 1
+            ) AS ready
+            FROM (
+                SELECT k.key, w.wrapped OR k.key <= w.key AS wrapped FROM ready AS k
+                WHERE l.few AND k.lane_id = w.lane_id AND (k.key > w.key OR NOT w.wrapped)
+                ORDER BY k.key <= w.key, k.key LIMIT 1
+            ) AS k
+        )
+        UNION ALL
+        (
             SELECT r.concurrency_key AS key, w.wrapped, r.ready_at <= headrace.clock() AS ready FROM headrace.runs AS r
-            WHERE l.kind = 'keyed' AND r.lane_id = w.lane_id AND r.status = 'QUEUED' AND r.concurrency_key > w.key
+            WHERE NOT l.few AND l.kind = 'keyed' AND r.lane_id = w.lane_id AND r.status = 'QUEUED' AND r.concurrency_key > w.key
             ORDER BY r.concurrency_key, r.ready_at LIMIT 1
         )
         UNION ALL
         (
             SELECT r.concurrency_key, true, r.ready_at <= headrace.clock() FROM headrace.runs AS r
-            WHERE l.kind = 'keyed' AND NOT w.wrapped AND w.first > '' AND r.lane_id = w.lane_id AND r.status = 'QUEUED'
+            WHERE NOT l.few AND l.kind = 'keyed' AND NOT w.wrapped AND w.first > '' AND r.lane_id = w.lane_id AND r.status = 'QUEUED'
                 AND r.concurrency_key > ''
             ORDER BY r.concurrency_key, r.ready_at LIMIT 1
         )
@@ -90,14 +121,14 @@ walk AS (
         (
             SELECT r.order_key, w.wrapped, l.skips_failed OR (r.status = 'QUEUED' AND r.ready_at <= headrace.clock())
             FROM headrace.runs AS r
-            WHERE l.kind = 'ordered' AND r.order_lane_id = w.lane_id AND r.finished_at IS NULL AND r.order_key > w.key
+            WHERE NOT l.few AND l.kind = 'ordered' AND r.order_lane_id = w.lane_id AND r.finished_at IS NULL AND r.order_key > w.key
             ORDER BY r.order_key, r.order_number LIMIT 1
         )
         UNION ALL
         (
             SELECT r.order_key, true, l.skips_failed OR (r.status = 'QUEUED' AND r.ready_at <= headrace.clock())
             FROM headrace.runs AS r
-            WHERE l.kind = 'ordered' AND NOT w.wrapped AND w.first > '' AND r.order_lane_id = w.lane_id AND r.finished_at IS NULL
+            WHERE NOT l.few AND l.kind = 'ordered' AND NOT w.wrapped AND w.first > '' AND r.order_lane_id = w.lane_id AND r.finished_at IS NULL
                 AND r.order_key > ''
             ORDER BY r.order_key, r.order_number LIMIT 1
         )

@@ -3,9 +3,10 @@
 -- that let a failed head be overtaken, or several runs of a key go together. A process that stands still for longer than its lease ($3,
 -- seconds) while it holds them loses them with its session: the others would wait for it. Indexes: environments_pkey, lanes_open, queues_environment_id_name_key, tasks_pkey.
 WITH patience AS MATERIALIZED (
-    SELECT set_config('idle_in_transaction_session_timeout', ceil($3::float8 * 1000)::text, true) AS given
+    SELECT set_config('idle_in_transaction_session_timeout', ceil($3::float8 * 1000)::text, true) AS given,
+        set_config('plan_cache_mode', 'force_generic_plan', true) AS planned -- to plan a claim takes thrice as long as to make it
 )
-SELECT pg_advisory_xact_lock(m.class, m.id), p.given
+SELECT pg_advisory_xact_lock(m.class, m.id), p.given, p.planned
 FROM patience AS p CROSS JOIN (
     SELECT 7306 AS class, e.id FROM headrace.environments AS e WHERE e.id = $1::integer AND e.concurrency_limit IS NOT NULL
     UNION
