@@ -22,6 +22,7 @@ from headrace.engine.environments import Environment, find_environment
 from headrace.settings import Settings
 from headrace.store.embedded import EmbeddedPostgres
 from headrace.store.migrate import migrate_database
+from tests.guards import list_guards
 from tests.server_fixture import server
 
 __all__ = ["server"]
@@ -55,10 +56,12 @@ def postgres() -> Generator[str]:
 
 @pytest.fixture(scope="session")
 def template(postgres: str) -> str:
-    """The name of a migrated database that nobody connects to."""
+    """The name of a migrated database that nobody connects to. It refuses transitions that are not in the table."""
     name = f"template_{uuid.uuid4().hex[:8]}"
     execute_sql(postgres, f"CREATE DATABASE {name}")
     asyncio.run(_migrate(with_database(postgres, name)))
+    for statement in list_guards():
+        execute_sql(with_database(postgres, name), statement)
     return name
 
 

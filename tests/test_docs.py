@@ -1,6 +1,6 @@
 """The documentation says what is there: its links lead somewhere, the tests that it names exist, its tables are complete.
 
-``python -m tests.test_docs --write`` writes docs/reference/settings.md and cli.md anew.
+``python -m tests.test_docs --write`` writes docs/reference/settings.md and cli.md, and the tables of statuses.md, anew.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from cyclopts import App
 
 from headrace import Task, metadata, wait
 from headrace.protocol.statuses import BatchStatus, RunStatus
+from headrace.protocol.tokens import TokenStatus
 from headrace.settings import PREFIX, Setting, Settings
+from tests.statuses_page import write_tables
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = ROOT / "docs" / "reference" / "settings.md"
 COMMANDS = ROOT / "docs" / "reference" / "cli.md"
+STATUSES = ROOT / "docs" / "reference" / "statuses.md"
 PAGES = sorted(
     [
         *ROOT.glob("*.md"),
@@ -159,7 +162,12 @@ def test_the_page_of_waiting_has_every_name() -> None:
 def test_the_page_of_statuses_has_every_status() -> None:
     text = (ROOT / "docs" / "reference" / "statuses.md").read_text(encoding="utf-8")
     rows = set(re.findall(r"^\| `([A-Z_]+)` \|", text, re.MULTILINE))
-    assert rows == {str(status) for status in (*RunStatus, *BatchStatus)}
+    assert rows == {str(status) for status in (*RunStatus, *BatchStatus, *TokenStatus)}
+
+
+def test_the_page_of_statuses_is_what_the_table_of_transitions_is() -> None:
+    text = STATUSES.read_text(encoding="utf-8")
+    assert text == write_tables(text), "run: python -m tests.test_docs --write"
 
 
 def test_the_index_names_every_page() -> None:
@@ -306,3 +314,4 @@ if __name__ == "__main__":
         sys.exit("python -m tests.test_docs --write")
     SETTINGS.write_text(format_settings(), encoding="utf-8")
     COMMANDS.write_text(format_commands(), encoding="utf-8")
+    STATUSES.write_text(write_tables(STATUSES.read_text(encoding="utf-8")), encoding="utf-8")

@@ -65,7 +65,7 @@ async def execute(engine: Engine, sql: str, *args: Any) -> list[Any]:
 
 async def force(engine: Engine, batch_id: str, assignments: str) -> None:
     """Puts a batch's row into a state, whether or not the engine could still produce it."""
-    sql = f"UPDATE headrace.batches SET {assignments} WHERE id = $1 RETURNING id"
+    sql = f"UPDATE headrace.batches SET {assignments} WHERE id = $1 RETURNING id /* forced */"
     assert await execute(engine, sql, ids.parse_batch_id(batch_id))
 
 

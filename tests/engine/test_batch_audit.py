@@ -56,7 +56,7 @@ async def break_batch(engine: Engine, batch: BatchState, change: str) -> None:
     checks = "SELECT conname FROM pg_constraint WHERE conrelid = 'headrace.batches'::regclass AND contype = 'c'"
     for row in await fetch_sql(engine, checks):
         await fetch_sql(engine, f"ALTER TABLE headrace.batches DROP CONSTRAINT {row['conname']}")
-    await fetch_sql(engine, f"UPDATE headrace.batches SET {change} WHERE id = $1", batch.id)
+    await fetch_sql(engine, f"UPDATE headrace.batches SET {change} WHERE id = $1 /* forced */", batch.id)
 
 
 async def run_interrupted(

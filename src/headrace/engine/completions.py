@@ -19,6 +19,7 @@ from headrace.engine.lanes import LaneFinder, LaneName
 from headrace.engine.outcomes import JSON_TYPE, Finish, WorkerLease
 from headrace.engine.waits import complete_targets, wake_runs
 from headrace.protocol.statuses import KEY_FREEING_STATUSES, TERMINAL_RUN_STATUSES, RunStatus
+from headrace.protocol.transitions import check_run_move
 from headrace.store.statements import Plan, Record, query
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -27,10 +28,13 @@ _encode: Final = msgspec.json.Encoder().encode
 async def finish_runs(engine: Engine, lease: WorkerLease, finishes: Sequence[Finish]) -> set[UUID]:
     """Writes how attempts ended. Returns the runs for which nothing was written, because this worker lost them.
 
-    ``finishes`` names a run once. Safe to repeat after an error: a run that was written is no longer held.
+    ``finishes`` names a run once. Safe to repeat after an error: a run that was written is no longer held. Raises ValueError on
+    a status that no attempt ends with.
     """
     if not finishes:
         return set()
+    for finish in finishes:
+        check_run_move(RunStatus.EXECUTING, finish.status)
     lanes = LaneFinder(lease.environment_id, engine.lanes, version=lease.version or None)
     ordered = sorted(finishes, key=lambda finish: finish.run_id)
     written: set[UUID] = set()
