@@ -209,6 +209,15 @@ CREATE TABLE headrace.bulk_members (
     error text
 )
 WITH (fillfactor='80');
+CREATE TABLE headrace.declarations (
+    environment_id integer NOT NULL,
+    task text NOT NULL,
+    version text NOT NULL,
+    pattern text NOT NULL,
+    timezone text NOT NULL,
+    catch_up text NOT NULL,
+    options jsonb
+);
 CREATE TABLE headrace.dev_claims (
     environment_id integer NOT NULL,
     run_id uuid NOT NULL,
@@ -534,6 +543,8 @@ ALTER TABLE ONLY headrace.bulk_actions
     ADD CONSTRAINT bulk_actions_pkey PRIMARY KEY (environment_id, id);
 ALTER TABLE ONLY headrace.bulk_members
     ADD CONSTRAINT bulk_members_pkey PRIMARY KEY (environment_id, action_id, run_id);
+ALTER TABLE ONLY headrace.declarations
+    ADD CONSTRAINT declarations_pkey PRIMARY KEY (environment_id, task, version);
 ALTER TABLE ONLY headrace.dev_claims
     ADD CONSTRAINT dev_claims_pkey PRIMARY KEY (environment_id, run_id);
 ALTER TABLE ONLY headrace.dev_sessions
