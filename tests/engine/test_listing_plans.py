@@ -64,6 +64,12 @@ def seeded(request: pytest.FixtureRequest, postgres: str, template: str) -> Gene
         " SELECT 1, $1::uuid, r.id, true, r.id FROM headrace.runs AS r WHERE r.status = 'FAILED'",
         ACTION,
     )
+    execute_sql(
+        url,
+        "INSERT INTO headrace.bulk_members (environment_id, action_id, run_id, succeeded, result_id)"
+        " SELECT 1, md5((n / 1000)::text)::uuid, md5(n::text)::uuid, true, md5(n::text)::uuid FROM generate_series(1, $1::integer) AS n",
+        RUNS // 2,
+    )
     if request.param == "analyzed":
         execute_sql(url, "ANALYZE")
     yield url
