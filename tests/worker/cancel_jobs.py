@@ -191,7 +191,7 @@ def _use_cpu(payload: dict[str, Any]) -> str:
     return "done"
 
 
-@task(id="c.piecemeal", max_duration=0.8, retry=Retry(max_attempts=2, min_delay=0.01, jitter=False))
+@task(id="c.piecemeal", max_duration=2.0, retry=Retry(max_attempts=2, min_delay=0.01, jitter=False))
 async def piecemeal(payload: dict[str, Any]) -> str:
     """Takes its time in pieces, and is put down in between."""
     run = current_run()

@@ -84,10 +84,10 @@ async def test_seconds_of_cpu_are_counted_where_the_task_says_so(
 
 
 async def test_the_time_of_an_attempt_adds_up_over_put_downs(engine: Engine, log: Path) -> None:
-    """Four pieces of 0.3 s, in memory for a third of the limit each time."""
+    """Four pieces, in memory for a third of the limit each time."""
     async with living(engine, jobs.piecemeal, wait_linger=0.0):
         within = await execute(engine, jobs.piecemeal, {"log": f"{log}.within", "pieces": 4, "each": 0.1})
-        over = await execute(engine, jobs.piecemeal, {"log": f"{log}.over", "pieces": 4, "each": 0.3})
+        over = await execute(engine, jobs.piecemeal, {"log": f"{log}.over", "pieces": 4, "each": 0.6})
     assert (within.status, over.status) == (RunStatus.COMPLETED, RunStatus.TIMED_OUT)
     assert over.resumes >= 2
     kept = await fetch_sql(
@@ -99,7 +99,7 @@ async def test_the_time_of_an_attempt_adds_up_over_put_downs(engine: Engine, log
 
 async def test_the_next_attempt_has_all_of_its_time_again(engine: Engine, log: Path) -> None:
     async with living(engine, jobs.piecemeal, wait_linger=0.0):
-        payload = {"log": str(log), "pieces": 2, "each": 0.25, "failures": 1}
+        payload = {"log": str(log), "pieces": 2, "each": 0.55, "failures": 1}
         run = await execute(engine, jobs.piecemeal, payload)
     assert (run.status, run.attempt - run.resumes) == (RunStatus.COMPLETED, 2)
 

@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import structlog
 
@@ -26,9 +26,6 @@ from headrace.hooks import Decision, Event, Hook, HookSet, Moment, WaitInfo
 from headrace.tasks import RunContext, Task
 from headrace.worker.calls import encode_output
 from headrace.worker.retries import Failure, change_failure, decide_failure, describe_exception
-
-_MAY_WAIT: Final = ("middleware", "init")
-"""Hooks that are called again in every replay, so that durable points in them are met again."""
 
 _log = structlog.get_logger("headrace.worker")
 
