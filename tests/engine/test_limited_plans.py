@@ -1,7 +1,7 @@
 """Plans of claims under limits, before a backlog of 1,000,000 runs: neither it nor the number of keys is in their cost.
 
-The backlog lies in five lanes: 300,000 runs of 1,000 concurrency keys, 300,000 of 100,000, 200,000 of 100,000 order keys, 100,000
-on a queue with a limit, and 100,000 without anything. Each statement is explained before there are statistics and after ANALYZE.
+The backlog lies in six lanes: 300,000 runs of 1,000 concurrency keys, 300,000 of 100,000, 200,000 of 100,000 order keys, 50,000
+on a queue with a limit, 50,000 without anything, and 100,000 that are delayed, of as many keys. Each statement is explained before there are statistics and after ANALYZE.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ LANES = [
     ("few", 300_000, "'key ' || n % 1000", None),
     ("many", 300_000, "'key ' || n % 100000", None),
     ("ordered", 200_000, None, "'key ' || n % 100000"),
-    ("limited", 100_000, None, None),
-    ("plain", 100_000, None, None),
+    ("limited", 50_000, None, None),
+    ("plain", 50_000, None, None),
+    ("delayed", 100_000, "'key ' || n", None),
 ]
 
 # the limit of the queue, and that of a key
@@ -81,6 +82,11 @@ def backlog(postgres: str, template: str) -> Generator[str]:
                 task,
                 *QUEUES[task],
             )
+    execute_sql(
+        url,
+        "UPDATE headrace.runs SET ready_at = now() + interval '1 hour' WHERE lane_id = 6 AND status = 'QUEUED'"
+        " AND concurrency_key NOT IN ('key 5000', 'key 60000', 'key 99999')",
+    )
     for index in indexes:
         execute_sql(url, index["indexdef"])
     yield url
@@ -121,15 +127,15 @@ def buffers(nodes: list[dict[str, Any]]) -> int:
 def claim_of(
     tasks: list[str], limit: int = LIMIT, lanes: list[int] | None = None, keys: list[str] | None = None
 ) -> Any:
-    return (1, 1, tasks, None, limit, 30.0, None, lanes or [], keys or [], Turns.find_walk(limit))
+    return (1, 1, tasks, None, limit, 30.0, None, lanes or [], keys or [], Turns().find_walk(limit))
 
 
 @pytest.mark.parametrize(
     ("task", "most_rows", "most_buffers"),
     [
-        ("few", EXECUTING + 12 * LIMIT, 1_000),
-        ("many", 12 * LIMIT, 1_000),
-        ("ordered", 12 * LIMIT, 1_000),
+        ("few", EXECUTING + 25 * LIMIT, 1_500),
+        ("many", 25 * LIMIT, 1_500),
+        ("ordered", 25 * LIMIT, 1_500),
         ("limited", EXECUTING + 3 * LIMIT, 500),
     ],
 )
@@ -153,7 +159,7 @@ async def test_the_number_of_keys_is_not_in_the_cost(connection: asyncpg.Connect
 async def test_a_claim_of_all_lanes_together(connection: asyncpg.Connection[Any]) -> None:
     nodes = await explain(connection, "claim_limited_runs", *claim_of([task for task, *_ in LANES]))
     assert_no_full_scan(nodes)
-    assert rows_read(nodes) <= 3 * (EXECUTING + 12 * LIMIT)
+    assert rows_read(nodes) <= 3 * (EXECUTING + 25 * LIMIT)
 
 
 async def test_a_plain_claim_does_not_look_into_lanes_with_limits(connection: asyncpg.Connection[Any]) -> None:
@@ -195,3 +201,15 @@ def test_a_generic_plan_scans_no_table(url: str, name: str) -> None:
         row = connection.execute(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {load_sql(name)}".encode()).fetchone()
     assert row is not None
     assert_no_full_scan(list(walk(row[0][0]["Plan"])))
+
+
+async def test_keys_whose_runs_are_all_delayed_are_not_looked_at(connection: asyncpg.Connection[Any]) -> None:
+    """100,000 keys with nothing to do now, but for three: what is ready says which."""
+    transaction = connection.transaction()
+    await transaction.start()
+    rows = await connection.fetch(load_sql("claim_limited_runs"), *claim_of(["delayed"]))
+    await transaction.rollback()
+    assert len([row for row in rows if row["id"] is not None]) == 3
+    nodes = await explain(connection, "claim_limited_runs", *claim_of(["delayed"]))
+    assert_no_full_scan(nodes)
+    assert rows_read(nodes) <= 4 * LIMIT
