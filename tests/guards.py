@@ -23,6 +23,9 @@ END $$
 """
 
 
+REMOVE_GUARDS: Final = "DROP FUNCTION headrace.refuse_transition() CASCADE"
+
+
 def list_guards() -> list[str]:
     """The statements that set the guards up."""
     return [_REFUSE, *(_make_trigger(table, pairs) for table, pairs in GUARDED.items())]
