@@ -21,7 +21,7 @@ from headrace.protocol.options import RunOptions
 from headrace.protocol.statuses import RunStatus
 from headrace.store.statements import query
 from tests.engine.clocks import run_later
-from tests.engine.held import blocked, held_at, holding
+from tests.engine.held import HeldStore, blocked, held_at, holding
 from tests.engine.helpers import claim, finish, register
 from tests.engine.parents import read_state, start_parent
 from tests.invariants import assert_invariants, fetch_sql
@@ -215,6 +215,17 @@ async def test_every_environment_is_swept_and_more_than_a_chunk(engine: Engine) 
     rows = await fetch_sql(engine, "SELECT status, settled FROM headrace.batches")
     assert [tuple(row) for row in rows] == [("COMPLETED", 1500)] * 2
     await assert_invariants(engine)
+
+
+async def test_many_that_expire_hold_up_no_other_deadline(engine: Engine) -> None:
+    items = [StoredItem(index, "t", Packet(b"1"), RunOptions(ttl=60)) for index in range(2500)]
+    await batches.submit_batch(engine, 1, CreateBatch(run_count=2500), items)
+    await fetch_sql(engine, "UPDATE headrace.runs SET expires_at = now()")
+    async with holding(engine, "nowhere") as (own, _):
+        assert (await sweeps.sweep_once(own)).runs_expired == 2500
+        assert isinstance(own.store, HeldStore)
+        looks = [name for name in own.store.sent if name in {"find_expiring_runs", "lock_due_waiters"}]
+    assert looks == ["lock_due_waiters", "find_expiring_runs"] * 3
 
 
 # Races: one of both wins, and the other does nothing
