@@ -6,7 +6,9 @@ Explained before statistics exist and after ANALYZE, as in test_plans.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -77,4 +79,25 @@ async def test_the_sweep_reads_what_has_expired(connection: asyncpg.Connection[A
 
 async def test_the_look_at_what_is_due_reads_the_next_one(connection: asyncpg.Connection[Any]) -> None:
     nodes = await explain(connection, "find_due_work")
+    assert rows_read(nodes) <= 2
+
+
+ONE = UUID(int=500_000)
+MOMENT = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("reschedule_run", (1, ONE, MOMENT)),
+        ("hold_debounced", (1, ONE, 5.0, None, 1.0, "application/store")),
+        ("postpone_run", (1, ONE, 5.0, True, b"1", None, "{}")),
+        ("cancel_runs", (1, [ONE], "{}", "EXPIRED")),
+    ],
+)
+async def test_what_moves_one_run_reads_that_one(
+    connection: asyncpg.Connection[Any], name: str, args: tuple[Any, ...]
+) -> None:
+    nodes = await explain(connection, name, *args)
+    assert_no_full_scan([node for node in nodes if node.get("Relation Name") == "runs"])
     assert rows_read(nodes) <= 2
