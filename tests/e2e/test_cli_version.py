@@ -47,6 +47,18 @@ def test_versions_are_listed_shown_and_promoted(env: dict[str, str]) -> None:
     assert json.loads(back.stdout)["tasks"] == ["resize"]
 
 
+def test_a_run_shows_its_version(env: dict[str, str]) -> None:
+    with Client(env["HEADRACE_API_URL"], api_key=env["HEADRACE_API_KEY"]) as client:
+        run_id = client.trigger("resize", version="7").id
+    shown = run_headrace("run", "show", run_id, env=env)
+    assert [line.split() for line in shown.stdout.splitlines() if line.startswith(("status", "version"))] == [
+        ["status", "PENDING_VERSION"],
+        ["version", "7"],
+    ]
+    listed = run_headrace("run", "list", "--status", "PENDING_VERSION", "--json", env=env)
+    assert [run["id"] for run in json.loads(listed.stdout)["data"]] == [run_id]
+
+
 def test_what_is_not_there_and_what_can_t_be(env: dict[str, str]) -> None:
     for arguments, code, told in (
         (("promote", "9"), 4, "There is no version '9'"),

@@ -44,6 +44,7 @@ def show(
             "task": run["taskIdentifier"],
             "status": run["status"],
             "queue": run.get("queue"),
+            "version": run.get("version"),
             "created": run["createdAt"],
             "started": run.get("startedAt"),
             "finished": run.get("finishedAt"),
