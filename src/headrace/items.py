@@ -14,6 +14,7 @@ from headrace.debounce import Debounce, spell_seconds
 from headrace.durations import Duration, parse_duration
 from headrace.errors import ConfigurationError, PayloadError
 from headrace.idempotency_keys import Key, spell_key
+from headrace.protocol.errors import explain_validation_error
 from headrace.protocol.options import RunOptions
 from headrace.tasks import Retry, Task
 from headrace.values import encode_json
@@ -160,7 +161,8 @@ def read_options(wire: dict[str, Any]) -> RunOptions:
     try:
         return msgspec.convert(wire, RunOptions)
     except msgspec.ValidationError as error:
-        raise ConfigurationError(f"These options are not what a run can have: {error}") from None
+        told = explain_validation_error(error, wire, RunOptions)
+        raise ConfigurationError(f"These options are not what a run can have: {told}") from None
 
 
 class LineEncoder:

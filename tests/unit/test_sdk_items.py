@@ -172,7 +172,7 @@ def test_a_naive_moment_is_local_time(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_trigger_says_its_task_payload_and_options():
     driver = Driver(answer(200, {"id": "run_a"}))
-    assert driver.run(trigger_run(double, 5, {"delay": 2.5})) == "run_a"
+    assert driver.run(trigger_run(double, 5, {"delay": 2.5})).id == "run_a"
     [request] = driver.sent
     assert request.path == "/api/v1/tasks/items-double/trigger"
     assert body_of(request) == {"payload": 5, "options": {"delay": "2.5s", "queue": {"name": "own"}}}

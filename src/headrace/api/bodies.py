@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from headrace.api.errors import AnsweredError, answer_error
 from headrace.api.routing import Call
-from headrace.api.screening import check_ttl, holds_nul
+from headrace.engine.screening import check_ttl, holds_nul
 from headrace.protocol.errors import describe_validation_error
 
 T = TypeVar("T")
@@ -23,7 +23,7 @@ async def read_body(call: Call, type_: type[T]) -> T:
         raw.decode("utf-8")  # for its errors only: msgspec skips a payload without a look inside
         return msgspec.json.decode(raw, type=type_)
     except msgspec.ValidationError as error:
-        raise AnsweredError(answer_error(400, _describe(raw, error))) from None
+        raise AnsweredError(answer_error(400, _describe(raw, error, type_))) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise AnsweredError(answer_error(400, "Invalid JSON")) from None
 
@@ -43,7 +43,7 @@ def refuse_nul(raw: bytes) -> None:
         raise AnsweredError(answer_error(400, "Validation error: strings must not hold a NUL character"))
 
 
-def _describe(raw: bytes, error: msgspec.ValidationError) -> str:
+def _describe(raw: bytes, error: msgspec.ValidationError, type_: Any) -> str:
     # A wrong type is reported before the text behind it was read, and a body of null, 0, "" or false is no body.
     try:
         value: object = msgspec.json.decode(raw)
@@ -51,4 +51,4 @@ def _describe(raw: bytes, error: msgspec.ValidationError) -> str:
         return "Invalid JSON"
     if value is None or (isinstance(value, bool | int | float | str) and not value):
         return "Invalid JSON"
-    return describe_validation_error(error)
+    return describe_validation_error(error, value, type_)

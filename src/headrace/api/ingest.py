@@ -13,7 +13,6 @@ from typing import Final
 
 from headrace import ids, metrics
 from headrace.api import offload
-from headrace.api.screening import read_packet, refuse_debounce, refuse_faults, refuse_large_metadata
 from headrace.engine import batches
 from headrace.engine.engine import Engine
 from headrace.engine.environments import Environment
@@ -28,6 +27,7 @@ from headrace.engine.outcomes import (
     StreamDone,
     StreamRefused,
 )
+from headrace.engine.screening import read_packet, refuse_debounce, refuse_faults, refuse_large_metadata
 from headrace.protocol.ndjson import BadLine, Line, OversizedItem, ParsedItem
 
 FLUSH_AFTER: Final = 0.05

@@ -15,9 +15,9 @@ from headrace.api.batches import REQUEST_ID_HEADER, answer_conflict
 from headrace.api.bodies import read_body
 from headrace.api.errors import AnsweredError, answer_error, answer_json, forbid_unless
 from headrace.api.routing import Call
-from headrace.api.screening import read_packet, refuse_faults
 from headrace.engine import replays, runs
 from headrace.engine.outcomes import BatchRefused, KeyConflict, Packet, RunCreated, RunExists, RunView
+from headrace.engine.screening import read_packet, refuse_faults, refuse_large_metadata
 from headrace.protocol.runs import ReplayRun, TriggerResponse
 
 
@@ -34,7 +34,7 @@ async def replay_run(call: Call) -> Response:
     forbid_unless(call.caller.may("write", ("runs", text), *([("tasks", run.task)] if run else [])))
     if run is None:
         return answer_error(404, "Run not found", {"x-should-retry": "false"})
-    given = _read_packet(run, asked)
+    given = _read_packet(run, asked, call.settings.metadata_max_size)
     packet = None if given is None else await offload.offload_if_large(call.engine, call.caller.environment, given)
     outcome = await replays.replay_run(
         call.engine,
@@ -62,10 +62,11 @@ def _has_body(request: Request) -> bool:
     return request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
 
 
-def _read_packet(run: RunView, asked: ReplayRun) -> Packet | None:
+def _read_packet(run: RunView, asked: ReplayRun, most_metadata: int) -> Packet | None:
     """The other payload, or None where it is the same. Raises AnsweredError (422) on what can't be."""
     try:
         refuse_faults(run.task, asked.options)
+        refuse_large_metadata(asked.options, most_metadata)
         given = None if asked.payload is UNSET else read_packet(asked.payload, asked.options)
     except (ValueError, msgspec.ValidationError) as error:
         raise AnsweredError(answer_error(422, f"Invalid replay: {error}")) from None

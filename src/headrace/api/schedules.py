@@ -15,7 +15,6 @@ from headrace.api.bodies import read_body, refuse_nul
 from headrace.api.callers import Caller
 from headrace.api.errors import AnsweredError, answer_error, answer_json, answer_missing, forbid_unless
 from headrace.api.routing import Call
-from headrace.api.screening import refuse_faults
 from headrace.api.views import format_time
 from headrace.crons import describe_cron, list_timezones, read_cron
 from headrace.engine import schedules
@@ -28,6 +27,7 @@ from headrace.engine.schedule_outcomes import (
     ScheduleRefused,
     ScheduleView,
 )
+from headrace.engine.screening import refuse_faults, refuse_large_metadata
 from headrace.engine.ticks import UPCOMING
 from headrace.protocol.options import RunOptions
 from headrace.protocol.schedules import (
@@ -52,7 +52,7 @@ async def create_schedule(call: Call) -> Response:
     request = await read_body(call, CreateSchedule)
     refuse_nul(await call.request.body())
     forbid_unless(call.caller.may("write", ("schedules", None)))
-    _refuse_options(request.task, request.options)
+    _refuse_options(call, request.task, request.options)
     return _answer(call, await schedules.create_schedule(call.engine, call.environment_id, request))
 
 
@@ -62,7 +62,7 @@ async def update_schedule(call: Call) -> Response:
     refuse_nul(await call.request.body())
     forbid_unless(call.caller.may("write", ("schedules", call.path_param("schedule_id"))))
     if isinstance(request.options, RunOptions):
-        _refuse_options("", request.options)
+        _refuse_options(call, "", request.options)
     schedule_id = ids.parse_schedule_id(call.path_param("schedule_id"))
     if schedule_id is None:
         return _answer(call, ScheduleMissing())
@@ -146,9 +146,10 @@ def _answer(call: Call, outcome: ScheduleKept | ScheduleDeleted | ScheduleRefuse
             return answer_missing("Schedule not found")
 
 
-def _refuse_options(task: str, options: RunOptions | None) -> None:
+def _refuse_options(call: Call, task: str, options: RunOptions | None) -> None:
     try:
         refuse_faults(task, options)
+        refuse_large_metadata(options, call.settings.metadata_max_size)
     except ValueError as error:
         raise AnsweredError(answer_error(422, f"Invalid schedule: {error}")) from None
 

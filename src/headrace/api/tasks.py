@@ -16,7 +16,6 @@ from headrace.api.batches import REQUEST_ID_HEADER, answer_conflict, batch_token
 from headrace.api.bodies import read_body, refuse_ttl
 from headrace.api.errors import AnsweredError, answer_error, answer_json, forbid_unless
 from headrace.api.routing import Call
-from headrace.api.screening import read_packet, refuse_debounce, refuse_faults, refuse_large_metadata
 from headrace.engine import batches, runs
 from headrace.engine.admission import judge_stream
 from headrace.engine.outcomes import (
@@ -31,6 +30,7 @@ from headrace.engine.outcomes import (
     StoredItem,
     StreamOpen,
 )
+from headrace.engine.screening import read_packet, refuse_debounce, refuse_faults, refuse_large_metadata
 from headrace.protocol.batches import CreateBatch, OneShotBatch, OneShotBatchResponse
 from headrace.protocol.options import RunOptions
 from headrace.protocol.runs import TriggerResponse, TriggerTask

@@ -72,6 +72,7 @@ _decode_item: Final = msgspec.json.Decoder(BatchItem).decode
 _decode_float_indexed: Final = msgspec.json.Decoder(_FloatIndexedItem).decode
 _decode_number: Final = msgspec.json.Decoder(float).decode
 _decode_members: Final = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_any: Final = msgspec.json.Decoder().decode
 _check_json: Final = msgspec.json.Decoder(Raw).decode
 
 
@@ -179,7 +180,7 @@ class ItemDecoder:
         except msgspec.ValidationError as error:
             index = _find_index(text)
             where = "unknown index" if index is None else f"index {index}"
-            message = f"Invalid item at {where}: line {number}: {describe_validation_error(error)}"
+            message = f"Invalid item at {where}: line {number}: {describe_validation_error(error, _read_leniently(text), BatchItem)}"
             self._fail(BadLine(number, index, "schema", message), lines)
         except (msgspec.DecodeError, RecursionError) as error:
             self._fail(BadLine(number, None, "json", f"Invalid JSON at line {number}: {error}"), lines)
@@ -216,6 +217,14 @@ def _decode_unusual(text: str) -> BatchItem:
             raise
     item = _decode_float_indexed(text)
     return BatchItem(index, item.task, item.payload, item.options)
+
+
+def _read_leniently(text: str) -> object:
+    """A line as it stands, to show what was wrong; None where it is too deep to be looked into."""
+    try:
+        return _decode_any(text)
+    except RecursionError:
+        return None
 
 
 def _find_index(text: str) -> int | None:

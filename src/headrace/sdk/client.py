@@ -20,6 +20,7 @@ from headrace.engine.outcomes import (
     StoredItem,
     StreamOpen,
 )
+from headrace.engine.screening import refuse_options
 from headrace.engine.submissions import submit_in_transaction, trigger_in_transaction
 from headrace.errors import ApiError, ConfigurationError
 from headrace.ids import format_batch_id, format_run_id
@@ -107,11 +108,13 @@ class _Common:
         return submit_batch(task, items, options, key=key, ttl=None if ttl is None else spell_ttl(ttl))
 
     def _trigger_plan(self, task: AnyTask, payload: Any, options: dict[str, Any]) -> Plan[Any]:
+        chosen = read_options(make_options(task, options))
+        refuse_options(task_id(task), chosen, self._settings.metadata_max_size)
         return trigger_in_transaction(
             self._settings.api_key,
             task_id(task),
             Packet(encode_payload(task, payload)),
-            read_options(make_options(task, options)),
+            chosen,
             self._settings,
             traceparent=current_traceparent(),
         )
@@ -129,6 +132,9 @@ class _Common:
         stored = list(_store_items(task, items, options))
         if not stored:
             raise describe_empty()
+        for item in stored:
+            if item.options is not None:
+                refuse_options(item.task, item.options, self._settings.metadata_max_size)
         if run_count not in (None, len(stored)):
             raise ConfigurationError(f"run_count is {run_count}, but the iterable gave {len(stored)} items.")
         request = CreateBatch(
@@ -191,8 +197,10 @@ class Client(
         if connection is not None:
             refuse_running_loop()
             answer = transactions.run_plan(connection, self._trigger_plan(task, payload, options))
-            return RunHandle(self, _read_run_id(answer), task)
-        return RunHandle(self, self.run_flow(flows.trigger_run(task, payload, options)), task)
+            made = _read_run(answer)
+        else:
+            made = self.run_flow(flows.trigger_run(task, payload, options))
+        return RunHandle(self, made.id, task, is_cached=made.is_cached)
 
     @overload
     def batch_trigger(
@@ -409,8 +417,10 @@ class AsyncClient(
         """See Client.trigger. ``connection``: asyncpg, psycopg.AsyncConnection, SQLAlchemy's AsyncSession or AsyncConnection."""
         if connection is not None:
             answer = await transactions.run_plan_async(connection, self._trigger_plan(task, payload, options))
-            return AsyncRunHandle(self, _read_run_id(answer), task)
-        return AsyncRunHandle(self, await self.run_flow(flows.trigger_run(task, payload, options)), task)
+            made = _read_run(answer)
+        else:
+            made = await self.run_flow(flows.trigger_run(task, payload, options))
+        return AsyncRunHandle(self, made.id, task, is_cached=made.is_cached)
 
     @overload
     async def batch_trigger(
@@ -573,10 +583,12 @@ def _store_items(task: AnyTask, items: Iterable[Any], options: dict[str, Any]) -
             yield StoredItem(index, task_id(task), Packet(encode_item(index, task, item)), shared)
 
 
-def _read_run_id(answer: Any) -> str:
+def _read_run(answer: Any) -> flows.TriggeredRun:
     match answer:
-        case RunCreated(run_id) | RunExists(run_id):
-            return format_run_id(run_id)
+        case RunCreated(run_id):
+            return flows.TriggeredRun(format_run_id(run_id), is_cached=False)
+        case RunExists(run_id, cached):
+            return flows.TriggeredRun(format_run_id(run_id), is_cached=cached)
         case _:
             raise _refusal(answer)
 

@@ -28,8 +28,16 @@ class SealedBatch:
     run_count: int
 
 
-def trigger_run(task: AnyTask, payload: Any, options: dict[str, Any]) -> Flow[str]:
-    """Flow: the id of the new run, or of the one that its idempotency key stands for."""
+@dataclass(frozen=True, slots=True)
+class TriggeredRun:
+    """A run: a new one, or the one that a key stood for before."""
+
+    id: str
+    is_cached: bool
+
+
+def trigger_run(task: AnyTask, payload: Any, options: dict[str, Any]) -> Flow[TriggeredRun]:
+    """Flow: the new run, or the one that its idempotency or debounce key stands for."""
     wire = make_options(task, options)
     read_options(wire)
     data = encode_payload(task, payload)
@@ -37,8 +45,8 @@ def trigger_run(task: AnyTask, payload: Any, options: dict[str, Any]) -> Flow[st
     if data is not None:
         body["payload"] = RawJson(data)
     request = Send("POST", f"/api/v1/tasks/{quote(task_id(task))}/trigger", json=body, headers=make_headers())
-    answer = yield from send_patiently(request)
-    return str(read_object(answer, "id")["id"])
+    made = read_object((yield from send_patiently(request)), "id")
+    return TriggeredRun(str(made["id"]), is_cached=bool(made.get("isCached")))
 
 
 def cancel_run(run_id: str) -> Flow[None]:

@@ -30,8 +30,9 @@ _LONGEST_LOOK: Final = 2.0
 
 
 class _RunFlows(Generic[R]):
-    def __init__(self, run_id: str, task: AnyTask) -> None:
+    def __init__(self, run_id: str, task: AnyTask, *, is_cached: bool = False) -> None:
         self.id = run_id
+        self.is_cached = is_cached
         self._task = task
 
     def __repr__(self) -> str:
@@ -48,10 +49,13 @@ class _RunFlows(Generic[R]):
 
 
 class RunHandle(_RunFlows[R]):
-    """A run that was triggered: ``id`` (str), and what can be asked of it."""
+    """A run that was triggered: ``id`` (str), and what can be asked of it.
 
-    def __init__(self, client: Client, run_id: str, task: AnyTask) -> None:
-        super().__init__(run_id, task)
+    ``is_cached`` (bool) says that it was there before: an idempotency or debounce key of the trigger stood for it.
+    """
+
+    def __init__(self, client: Client, run_id: str, task: AnyTask, *, is_cached: bool = False) -> None:
+        super().__init__(run_id, task, is_cached=is_cached)
         self._client = client
 
     def result(self, timeout: Duration | None = None) -> R:
@@ -81,8 +85,8 @@ class RunHandle(_RunFlows[R]):
 class AsyncRunHandle(_RunFlows[R]):
     """RunHandle for an event loop."""
 
-    def __init__(self, client: AsyncClient, run_id: str, task: AnyTask) -> None:
-        super().__init__(run_id, task)
+    def __init__(self, client: AsyncClient, run_id: str, task: AnyTask, *, is_cached: bool = False) -> None:
+        super().__init__(run_id, task, is_cached=is_cached)
         self._client = client
 
     async def result(self, timeout: Duration | None = None) -> R:

@@ -40,6 +40,7 @@ from headrace.engine.outcomes import (
     StoredItem,
     StreamRefused,
 )
+from headrace.engine.screening import refuse_options
 from headrace.engine.token_credentials import describe_token
 from headrace.engine.versions import children_version
 from headrace.errors import BatchTriggerError, ConfigurationError, LimitError, PayloadError
@@ -80,7 +81,7 @@ class Deeds:
         """What is done at a point. Raises HeadraceError, ValueError."""
         match op:
             case ops.TriggerRun():
-                options = self._check_metadata(_with_tags(op.options, run, inherit=op.inherit_tags))
+                options = self._check(op.task, _with_tags(op.options, run, inherit=op.inherit_tags))
                 return ChildRun(mint_run_id(store_of(run.id)), op.task, Packet(op.payload), options, op.awaited)
             case ops.OpenBatch():
                 items = None if op.items is None else self._store_items(op.items, run, inherit=op.inherit_tags)
@@ -113,17 +114,13 @@ class Deeds:
                 item.index,
                 item.task,
                 Packet(item.payload),
-                self._check_metadata(_with_tags(item.options, run, inherit=inherit)),
+                self._check(item.task, _with_tags(item.options, run, inherit=inherit)),
             )
             for item in given
         ]
 
-    def _check_metadata(self, options: RunOptions) -> RunOptions:
-        most = self._engine.settings.metadata_max_size
-        if options.metadata is not None and (size := len(msgspec.json.encode(options.metadata))) > most:
-            raise PayloadError(
-                f"the metadata of a new run has {size} bytes, but may have {most} (HEADRACE_METADATA_MAX_SIZE)"
-            )
+    def _check(self, task: str, options: RunOptions) -> RunOptions:
+        refuse_options(task, options, self._engine.settings.metadata_max_size)
         return options
 
     def _describe_wait(self, run: ClaimedRun, op: Any) -> Deed:

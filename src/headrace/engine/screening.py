@@ -12,12 +12,25 @@ from headrace.durations import parse_duration
 from headrace.engine.debounces import read_window
 from headrace.engine.items import LONGEST_TTL, NOT_IN_BATCHES, delayed_until, read_ttl
 from headrace.engine.outcomes import Packet
+from headrace.errors import ConfigurationError, PayloadError
 from headrace.payloads import STORED_TYPE
 from headrace.protocol.options import RunOptions
 from headrace.protocol.packets import packet_from_json
 
 _encode: Final = msgspec.json.Encoder().encode
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def refuse_options(task: str, options: RunOptions, most_metadata: int) -> None:
+    """Raises ConfigurationError, PayloadError where a run that a program asks for, with no server between, would be refused by one."""
+    try:
+        refuse_faults(task, options)
+    except ValueError as error:
+        raise ConfigurationError(f"These options are not what a run can have: {error}") from None
+    try:
+        refuse_large_metadata(options, most_metadata)
+    except ValueError as error:
+        raise PayloadError(str(error)) from None
 
 
 def read_packet(payload: Raw | UnsetType, options: RunOptions | None) -> Packet:
