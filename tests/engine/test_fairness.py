@@ -96,6 +96,31 @@ async def test_keys_at_their_limit_are_passed_by(engine: Engine) -> None:
         await fill(engine, "t", 1, key="'z'")
 
 
+async def test_a_claim_that_finds_nothing_is_bounded_and_the_next_goes_on_with_it(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """150 keys at their limit: five keys a claim are looked at, and after each has been looked at once the worker may rest."""
+    monkeypatch.setattr("headrace.engine.turns._SHORTEST_WALK", 3)
+    monkeypatch.setattr("headrace.engine.turns._MOST_KEYS", 5)
+    monkeypatch.setattr("headrace.engine.turns._MOST_WALKS", 2)
+    await declare_queue(engine, 1, Queue("task/t", key_limit=1))
+    await fill(engine, "t", 2 * 150, key="'k' || lpad((n % 150)::text, 4, '0')")
+    lease, turns = await register(engine, "t"), Turns()
+    held = await take(engine, lease, turns, 150)
+    assert len(held) == 150
+    for _ in range(2):
+        rounds = 0
+        while not await take(engine, lease, turns, 1) and turns.wake_in == 0.0:
+            rounds += 1
+        assert 150 / 8 - 2 <= rounds <= 150 / 8 + 2
+    await fill(engine, "t", 1, key="'k0149x'")
+    claimed = await take(engine, lease, turns, 1)
+    while not claimed:
+        assert turns.wake_in == 0.0
+        claimed = await take(engine, lease, turns, 1)
+    assert await keys_of(engine, claimed) == {"k0149x": 1}
+
+
 async def test_lanes_share_alike(engine: Engine) -> None:
     """Plain lanes, limited ones and keyed ones: none starves another, and unlimited ones are not left aside either."""
     await fill(engine, "plain", 20_000)

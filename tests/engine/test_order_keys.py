@@ -144,6 +144,21 @@ async def test_two_claims_at_once_take_one_run_of_a_key(engine: Engine, *, skips
     assert behind not in await take_ids(engine, other)
 
 
+async def test_a_head_that_comes_back_does_not_run_beside_the_one_that_passed_it(engine: Engine) -> None:
+    """A claim takes the second run and is not committed; meanwhile the first one's next try is due, and another claim looks."""
+    lease, other = await register_skipping(engine), await register_skipping(engine)
+    head, second = await submit(engine), await submit(engine)
+    await finish(engine, lease, await take(engine, lease, Turns()), "FAILED", retry_in=60)
+    async with holding(engine, "after:claim_limited_runs") as (slow, hold), shifted(engine) as (later, clock):
+        clock.seconds = 61
+        first = await held_at(hold, take_ids(slow, lease))
+        beside = await blocked(engine, take_ids(later, other))
+        hold.released.set()
+        assert (await first, await beside) == ([second], [])
+    [row] = await fetch_sql(engine, "SELECT status FROM headrace.runs WHERE id = $1", head)
+    assert row["status"] == "QUEUED"
+
+
 async def test_a_run_of_a_dead_worker_goes_before_those_behind_it(engine: Engine) -> None:
     first = await register(engine, "t")
     head, behind = await submit(engine), await submit(engine)

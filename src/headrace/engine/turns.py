@@ -32,7 +32,6 @@ class Turns:
         self.wake_in: float | None = None
         """In how many seconds a rate of a queue allows more than the last claim got; None where none holds anything up."""
         self._began: dict[int, str] = {}
-        self._wrapped: set[int] = set()
         self._walks = 0
         self._unfinished = False
 
@@ -41,7 +40,6 @@ class Turns:
         self._walks = 0
         if not self._unfinished:
             self._began = dict(self._keys)
-            self._wrapped.clear()
 
     def toggle(self) -> bool:
         """Whether lanes with keys or limits go first this time: they and the others take turns."""
@@ -79,9 +77,7 @@ class Turns:
                 self._keys[lane] = last[lane][1]
                 continue
             self._keys[lane] = key
-            if key <= before.get(lane, ""):
-                self._wrapped.add(lane)
-            been_round = lane in self._wrapped and key >= self._began.get(lane, "")
+            been_round = _passes(before.get(lane, ""), self._began.get(lane, ""), key)
             unfinished = unfinished or (steps >= walk and not been_round)
         self._walks += 1
         self._unfinished = unfinished and head["id"] is None
@@ -89,3 +85,10 @@ class Turns:
             self.wake_in = 0.0
             return False
         return self._unfinished
+
+
+def _passes(start: str, mark: str, end: str) -> bool:
+    """Whether a walk from behind ``start`` to ``end``, which may lead from the last key on to the first, comes by ``mark``."""
+    if end <= start:
+        return mark > start or mark <= end
+    return start < mark <= end
