@@ -111,7 +111,7 @@ async def kill_at(engine: Engine, point: str) -> None:
 async def test_whoever_carries_it_out_is_killed_after_any_statement(engine: Engine, kind: BulkKind) -> None:
     statements = await list_statements(engine, kind)
     assert {"lock_bulk_action", "list_runs", "insert_bulk_members", "settle_members"} <= set(statements)
-    assert ("insert_run" if kind is BulkKind.REPLAY else "cancel_runs") in statements
+    assert ("insert_replays" if kind is BulkKind.REPLAY else "cancel_runs") in statements
     own = [name for name in statements if name not in ("lock_versions", "close_version_lanes", "find_canceling")]
     points = [f"after:{name}" for name in own if kind is BulkKind.REPLAY or name in ("cancel_runs", "settle_members")]
     for point in [*points, "committed:insert_bulk_members", "committed:settle_members"]:

@@ -25,7 +25,7 @@ from headrace.engine.bulk_actions import (
 from headrace.engine.engine import Engine
 from headrace.engine.outcomes import Packet, RunCreated, RunFilter
 from headrace.ids import mint_bulk_action_id, mint_run_id
-from headrace.protocol.options import RunOptions
+from headrace.protocol.options import QueueOption, RunOptions
 from headrace.protocol.statuses import RunStatus
 from tests.engine.helpers import claim, finish, register
 from tests.invariants import assert_invariants, fetch_sql
@@ -133,6 +133,24 @@ async def test_each_run_that_failed_is_replayed_once(engine: Engine) -> None:
         assert (run.payload.data, run.tags) == (str(number).encode(), ["a"])
         assert "priority" not in run.options
     assert len(await claim(engine, lease)) == 10
+
+
+async def test_replays_come_in_the_order_of_the_runs_and_with_their_keys(engine: Engine) -> None:
+    first = [await trigger(engine, number, order_key="o") for number in range(8)]
+    await carry_out(engine, await order(engine, BulkKind.REPLAY, run_ids=first))
+    rows = await fetch_sql(
+        engine,
+        "SELECT replayed_from, order_key, options ->> 'orderKey' AS said, convert_from(payload, 'UTF8') AS payload"
+        " FROM headrace.runs WHERE replayed_from IS NOT NULL ORDER BY order_number",
+    )
+    assert [row["replayed_from"] for row in rows] == sorted(first)
+    assert {(row["order_key"], row["said"]) for row in rows} == {("o", "o")}
+    assert [first[int(row["payload"])] for row in rows] == sorted(first)
+    keyed = await trigger(engine, concurrency_key="c", queue=QueueOption("q"))
+    await carry_out(engine, await order(engine, BulkKind.REPLAY, run_ids=[keyed]))
+    [run] = [await runs.find_run(engine, 1, made) for made, source in await replays_of(engine) if source == keyed]
+    assert run is not None
+    assert (run.queue, run.options["concurrencyKey"]) == ("q", "c")
 
 
 async def test_what_comes_after_the_action_is_not_meant(engine: Engine) -> None:

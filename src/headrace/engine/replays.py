@@ -6,19 +6,20 @@ it replays.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 
 from headrace.engine.engine import Engine
-from headrace.engine.items import Origin
+from headrace.engine.items import Origin, lane_name, stored_options
 from headrace.engine.lanes import LaneFinder
 from headrace.engine.ordering import hold_order_keys
-from headrace.engine.outcomes import Packet, RunCreated, RunView
-from headrace.engine.rows import read_run
-from headrace.engine.runs import TriggerAnswer, make_run, trigger_run
+from headrace.engine.outcomes import Packet, RunView
+from headrace.engine.rows import read_json
+from headrace.engine.runs import TriggerAnswer, trigger_run
+from headrace.ids import mint_run_id
 from headrace.protocol.options import QueueOption, RunOptions
 from headrace.store.statements import Plan, query
 
@@ -31,16 +32,18 @@ run (delay, ttl, priority, attempts, duration, version), and an idempotency key 
 _WIRE_NAMES: Final = {field.name: field.encode_name for field in msgspec.structs.fields(RunOptions)}
 
 
-def replay_options(run: RunView, given: RunOptions | None = None, *, same_payload: bool = True) -> RunOptions:
-    """The options of a replay: what is copied of ``run``, and ``given`` over it."""
-    said = {_WIRE_NAMES[name]: run.options.get(_WIRE_NAMES[name]) for name in _COPIED}
+def replay_options(
+    task: str, queue: str, options: Mapping[str, Any], given: RunOptions | None = None, *, same_payload: bool = True
+) -> RunOptions:
+    """The options of a replay: what is copied of a run of ``task`` on ``queue``, and ``given`` over it."""
+    said = {_WIRE_NAMES[name]: options.get(_WIRE_NAMES[name]) for name in _COPIED}
     if not same_payload:
         said[_WIRE_NAMES["payload_type"]] = None
     if given is not None and (given.order_key or given.concurrency_key):  # a run has one of them
         said[_WIRE_NAMES["order_key"]] = said[_WIRE_NAMES["concurrency_key"]] = None
     copied = msgspec.convert({name: value for name, value in said.items() if value is not None}, RunOptions)
-    if run.queue != f"task/{run.task}":  # the task's own is left to be the one that it has now
-        copied = msgspec.structs.replace(copied, queue=QueueOption(run.queue))
+    if queue != f"task/{task}":  # the task's own is left to be the one that it has now
+        copied = msgspec.structs.replace(copied, queue=QueueOption(queue))
     if given is None:
         return copied
     over = {name: value for name in _WIRE_NAMES if (value := getattr(given, name)) is not None}
@@ -63,7 +66,7 @@ async def replay_run(
         environment_id,
         run.task,
         run.payload if packet is None else packet,
-        replay_options(run, given, same_payload=packet is None),
+        replay_options(run.task, run.queue, run.options, given, same_payload=packet is None),
         request_id=request_id,
         traceparent=traceparent,
         origin=Origin(replayed_from=run.id),
@@ -72,15 +75,21 @@ async def replay_run(
 
 def replay_runs(engine: Engine, environment_id: int, run_ids: Sequence[UUID]) -> Plan[dict[UUID, UUID]]:
     """Plan: a replay of each of the runs that are there, by the id of the one that it replays."""
-    rows: list[Any] = yield from query("find_runs", environment_id, list(run_ids))
-    runs = [read_run(row) for row in rows]
-    options = [replay_options(run) for run in runs]
-    yield from hold_order_keys(environment_id, [(run.task, one) for run, one in zip(runs, options, strict=True)])
+    rows: list[Any] = yield from query("find_replayed", environment_id, list(run_ids))
+    chosen = [(row["task"], replay_options(row["task"], row["queue"], read_json(row["options"]) or {})) for row in rows]
+    yield from hold_order_keys(environment_id, chosen)
     lanes = LaneFinder(environment_id, engine.lanes)
-    made: dict[UUID, UUID] = {}
-    for run, chosen in zip(runs, options, strict=True):
-        origin = Origin(replayed_from=run.id)
-        answer = yield from make_run(run.task, run.payload, chosen, lanes, engine.settings, origin=origin)
-        if isinstance(answer, RunCreated):
-            made[run.id] = answer.run_id
-    return made
+    names = [lane_name(task, options) for task, options in chosen]
+    found = yield from lanes.find_lanes(names)
+    made: list[Any] = yield from query(
+        "insert_replays",
+        environment_id,
+        sorted(mint_run_id() for _ in rows),  # they come in the order of those that they replay
+        [found[name] for name in names],
+        [row["id"] for row in rows],
+        [
+            stored_options(options, Origin(replayed_from=row["id"]))
+            for row, (_, options) in zip(rows, chosen, strict=True)
+        ],
+    )
+    return {row["replayed_from"]: row["id"] for row in made}
