@@ -71,7 +71,7 @@ READ = {
     "find_token_environment": ((A_TOKEN,), 3),
     "expire_tokens": ((100,), DUE + 100),  # without statistics all that is due is sorted, but never what is not
     "list_tokens": ((1, FIRST, LAST, *NO_FILTER, 26), 26),
-    "list_tokens_back": ((1, A_TOKEN, LAST, *NO_FILTER, 26), 26),
+    "list_tokens:back": ((1, A_TOKEN, LAST, *NO_FILTER, 26), 26),
 }
 
 

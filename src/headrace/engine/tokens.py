@@ -175,7 +175,7 @@ async def list_tokens(
         low = max(low, UUID(int=max(wanted.token_id.int - 1, 0)))
         high = min(high, UUID(int=min(wanted.token_id.int + 1, _LAST_ID.int)))
     rows = await engine.store.fetch(
-        "list_tokens_back" if before else "list_tokens",
+        "list_tokens:back" if before else "list_tokens",
         environment_id,
         low,
         high,

@@ -1,4 +1,4 @@
--- A page of tokens, newest first: ids sort by time, so the key is the cursor. ($2, $3) is the open interval of ids. Outputs
+-- A page of tokens, newest first (list_tokens:back is the other way round): ids sort by time, so the key is the cursor. ($2, $3) is the open interval of ids. Outputs
 -- are left out: they can be long. Index: tokens_pkey, backwards.
 SELECT t.id, t.environment_id, t.status, t.run_id, t.tags, t.idempotency_key, t.idempotency_key_expires_at, t.timeout_at, t.created_at,
     t.completed_at
