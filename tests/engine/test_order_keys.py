@@ -13,7 +13,7 @@ from headrace.engine import batches, runs, workers
 from headrace.engine.cancels import cancel_run
 from headrace.engine.claims import give_back_runs
 from headrace.engine.engine import Engine
-from headrace.engine.outcomes import ClaimedRun, Packet, RunCreated, StoredItem, WorkerLease
+from headrace.engine.outcomes import ClaimedRun, Packet, RunCreated, RunExists, StoredItem, WorkerLease
 from headrace.engine.sweeps import sweep_once
 from headrace.engine.turns import Turns
 from headrace.protocol.options import RunOptions
@@ -128,6 +128,20 @@ async def test_a_chunk_of_a_stream_that_commits_late_is_not_overtaken(engine: En
         await finish(engine, lease, claimed)
     rows = await fetch_sql(engine, "SELECT id FROM headrace.runs WHERE batch_id = $1 ORDER BY batch_index", batch.id)
     assert order == [*(row["id"] for row in rows), last]
+
+
+async def test_a_trigger_and_a_batch_with_the_same_keys_do_not_wait_for_each_other(engine: Engine) -> None:
+    """Both have an order key and an idempotency key in common, and take them in the same order."""
+    batch = await open_batch(engine)
+    both: dict[str, Any] = {"order_key": "k", "idempotency_key": "once"}
+    items = [StoredItem(0, "t", Packet(b"1"), RunOptions(**both))]
+    async with holding(engine, "after:lock_order_keys") as (slow, hold):
+        chunk = await held_at(hold, batches.store_chunk(slow, 1, batch, items))
+        single = await blocked(engine, runs.trigger_run(engine, 1, "t", Packet(b"1"), RunOptions(**both)))
+        assert not single.done()
+        hold.released.set()
+        await chunk
+        assert isinstance(await single, RunExists)
 
 
 @pytest.mark.parametrize("skips", [False, True])

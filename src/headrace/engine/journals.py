@@ -296,6 +296,10 @@ def _make_children(
     rows: dict[str, _Row] = {}
     fresh: list[ChildRun] = []
     others: list[tuple[_Row, UUID]] = []
+    deeds = [write.deed for write in writes if isinstance(write.deed, ChildRun)]
+    yield from hold_order_keys(
+        environment_id, [(child.task, child.options) for child in deeds]
+    )  # before its other keys
     targets = yield from _claim_keys(environment_id, writes, settings)
     for write in writes:
         assert isinstance(write.deed, ChildRun)
@@ -382,7 +386,6 @@ def _insert_children(fence: Fence, children: Sequence[ChildRun], lanes: LaneFind
         yield from finder.find_lanes(
             {lane_name(child.task, child.options) for child in children if child.awaited is is_awaited}
         )
-    yield from hold_order_keys(fence.lease.environment_id, [(child.task, child.options) for child in children])
     yield from query(
         "insert_children",
         fence.lease.environment_id,

@@ -162,6 +162,7 @@ def make_run(
                     "This request id was used before, for another request. Use a new one for each request."
                 )
             return RunExists(holder.target_id, cached=False)
+    yield from hold_order_keys(environment_id, [(task, options)])  # before its other keys: a batch does so too
     if options.idempotency_key:
         ttl = find_ttl(options, settings.idempotency_key_ttl)
         [holder] = yield from claim_keys(
@@ -176,7 +177,6 @@ def make_run(
         return hit
     name = lane_name(task, options)
     found = yield from lanes.find_lanes([name])
-    yield from hold_order_keys(environment_id, [(task, options)])
     yield from query("insert_run", *order.arguments(environment_id, found[name], run_id), *order.place)
     return RunCreated(run_id)
 
