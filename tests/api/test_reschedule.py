@@ -11,7 +11,6 @@ import pytest
 from tests.api.support import execute, finish_all
 from tests.api.test_runs import NOBODY, trigger
 from tests.e2e.commands import clean_environment, run_headrace
-from tests.engine.helpers import register
 from tests.server_fixture import RunningServer
 
 from headrace import ApiError, AsyncClient, ConfigurationError
@@ -20,12 +19,6 @@ from headrace.engine.engine import Engine
 from headrace.engine.environments import Environment
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(autouse=True)
-async def known_task(engine: Engine) -> None:
-    """One that knows the task: else its runs read as PENDING_VERSION."""
-    await register(engine)
 
 
 def seconds_ahead(run: dict[str, Any]) -> float:
