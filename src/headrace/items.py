@@ -21,6 +21,8 @@ from headrace.values import encode_json
 
 AnyTask = Task[Any, Any] | str
 
+_LONGEST_SHOWN: Final = 200
+
 
 class SharedOptions(TypedDict, total=False):
     """What may be said of every run of a batch. Durations are seconds, timedelta or text such as "5m".
@@ -146,7 +148,9 @@ def make_options(task: AnyTask, given: dict[str, Any]) -> dict[str, Any]:
         try:
             wire[key] = convert(value)
         except (TypeError, ValueError) as error:
-            raise ConfigurationError(f"The option {name} is {value!r}: {error}") from None
+            shown = repr(value)
+            shown = shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}..."
+            raise ConfigurationError(f"The option {name} is {shown}: {error}") from None
     if key := wire.pop("idempotencyKey", None):
         wire |= key
     if not isinstance(task, str) and "queue" not in wire and task.queue != f"task/{task.id}":

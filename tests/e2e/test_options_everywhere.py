@@ -26,7 +26,7 @@ from tests.worker.helpers import look, trigger, working
 
 from headrace import AsyncClient, Cron, Debounce, Item, Key, Retry, task
 from headrace.cli.app import run_command
-from headrace.cli.outcome import OK, USAGE
+from headrace.cli.outcome import FAILED, OK, USAGE
 from headrace.cli.output import err
 from headrace.engine import workers
 from headrace.engine.engine import Engine
@@ -266,7 +266,7 @@ class Asker:
     async def _command(self, *arguments: str) -> None:
         given = ("--api-url", self.server.url, "--api-key", self.server.key, "--json")
         code, told = await asyncio.to_thread(run_told, [*arguments, *given])
-        if code == USAGE:
+        if code == USAGE or (code == FAILED and " 4" in told):  # it saw by itself what is wrong, or the server said so
             raise RefusedError(told)
         assert code == OK, told
 

@@ -34,7 +34,7 @@ def refuse_ttl(text: str | None) -> None:
         if text:
             check_ttl(text)
     except ValueError as error:
-        raise AnsweredError(answer_error(422, f"idempotencyKeyTTL: {error}")) from None
+        raise AnsweredError(answer_error(422, str(error))) from None
 
 
 def refuse_nul(raw: bytes) -> None:

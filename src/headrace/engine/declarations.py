@@ -14,7 +14,8 @@ from uuid import UUID
 
 from headrace.crons import Cron
 from headrace.engine.schedules import SchedulePlan
-from headrace.errors import ConfigurationError
+from headrace.engine.screening import refuse_options
+from headrace.errors import ConfigurationError, PayloadError
 from headrace.ids import task_schedule_id
 from headrace.items import make_options, read_options
 from headrace.store.statements import Plan, query
@@ -28,14 +29,15 @@ class Declaration:
     schedule: SchedulePlan | None
 
 
-def read_declaration(task: str, cron: Cron | None, environment: str) -> Declaration:
+def read_declaration(task: str, cron: Cron | None, environment: str, most_metadata: int) -> Declaration:
     """What a task declares for an environment. Raises ConfigurationError on options that a run can't have."""
     if cron is None or (cron.environments is not None and environment not in cron.environments):
         return Declaration(task, None)
     try:
         options = read_options(make_options(task, dict(cron.options)))
+        refuse_options(task, options, most_metadata)
         return Declaration(task, SchedulePlan.read(task, cron.pattern, cron.timezone, cron.catch_up, options=options))
-    except (ConfigurationError, ValueError) as error:
+    except (ConfigurationError, PayloadError, ValueError) as error:
         raise ConfigurationError(f"task {task!r}, cron: {error}") from None
 
 

@@ -69,7 +69,11 @@ def refuse_large_metadata(options: RunOptions | None, most: int) -> None:
 
 def check_ttl(text: str) -> None:
     """Raises ValueError where ``text`` does not say how long a key holds."""
-    if parse_duration(text) > LONGEST_TTL:
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        raise ValueError(f"idempotencyKeyTTL: {error}") from None
+    if seconds > LONGEST_TTL:
         raise ValueError(f"idempotencyKeyTTL is {text!r}, but a key holds at most {LONGEST_TTL // 86_400} days")
 
 

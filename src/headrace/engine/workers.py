@@ -56,7 +56,8 @@ async def register_worker(
         raise ConfigurationError(
             f"HEADRACE_ENVIRONMENT is {environment_slug!r}, but there is no such environment; there are dev, staging and prod."
         )
-    declared = [read_declaration(task.id, task.cron, environment.slug) for task in tasks]
+    most = engine.settings.metadata_max_size
+    declared = [read_declaration(task.id, task.cron, environment.slug, most) for task in tasks]
     limited = _collect_queues(tasks)
     own_queues = list(queues) if queues is not None else None
     worker_id, changed = await engine.store.run_plan(

@@ -89,12 +89,10 @@ class RunOptions(Struct, frozen=True, rename="camel", omit_defaults=True):
             msgspec.structs.force_setattr(self, "tags", [self.tags])
         if self.tags is not None:
             msgspec.structs.force_setattr(self, "tags", _check_tags(self.tags))
-        if self.concurrency_key == "":  # says nothing, as an empty tag does
-            msgspec.structs.force_setattr(self, "concurrency_key", None)
-        if isinstance(self.concurrency_key, int | float):
-            msgspec.structs.force_setattr(self, "concurrency_key", _spell_number(self.concurrency_key))
-        if self.concurrency_key == "":  # to the wire's clients, in JavaScript, it is none
-            msgspec.structs.force_setattr(self, "concurrency_key", None)
+        if self.metadata is not None and not isinstance(self.metadata, dict):
+            msgspec.structs.force_setattr(self, "metadata", _read_metadata(self.metadata))
+        if self.concurrency_key is not None:
+            msgspec.structs.force_setattr(self, "concurrency_key", _spell_key(self.concurrency_key))
         if self.order_key is not None and self.concurrency_key is not None:
             raise ValueError(
                 "a run has a concurrencyKey or an orderKey, not both were given: with an orderKey one run of the key goes at a time"
@@ -110,9 +108,25 @@ class RunOptions(Struct, frozen=True, rename="camel", omit_defaults=True):
             msgspec.structs.force_setattr(self, "external_deployment_id", self.external_deployment_id.strip() or None)
 
 
+def _spell_key(given: str | float) -> str | None:
+    if isinstance(given, str):
+        return given or None  # an empty one says nothing, as an empty tag does
+    return _spell_number(given)
+
+
 def _spell_number(number: float) -> str:
     # 5 and 5.0 are one number in JSON, so they have to be one key
     return str(int(number)) if isinstance(number, int) or number.is_integer() else repr(number)
+
+
+def _read_metadata(given: object) -> dict[str, Any]:
+    """Metadata that came as text of JSON, as some clients send it."""
+    if isinstance(given, str):
+        try:
+            return msgspec.json.decode(given, type=dict[str, Any])
+        except (msgspec.DecodeError, RecursionError):
+            raise ValueError("metadata is text, but must be a JSON object, or the text of one") from None
+    raise ValueError(f"metadata is {str(given)[:60]}, but must be a JSON object")
 
 
 def _check_tags(tags: str | list[str]) -> list[str]:
