@@ -177,6 +177,13 @@ async def test_a_run_that_is_unfit_to_be_replayed_does_not_hold_up_the_others(en
     assert "orderKey" in row["error"]
 
 
+async def test_a_filter_that_can_not_be_used_ends_its_action(engine: Engine) -> None:
+    """As one that a later version wrote may be."""
+    action_id = await order(engine, BulkKind.REPLAY, RunFilter(tags=["x"]))
+    await fetch_sql(engine, """UPDATE headrace.bulk_actions SET filter = '{"tags": 5}'""")
+    assert (await carry_out(engine, action_id)).status is BulkStatus.ABORTED
+
+
 async def test_what_is_aborted_does_no_more(engine: Engine) -> None:
     members = [await trigger(engine) for _ in range(7)]
     action_id = await order(engine, BulkKind.REPLAY, run_ids=members)

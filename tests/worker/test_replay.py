@@ -16,8 +16,8 @@ import pytest
 from headrace import NotInRunError, metadata, step, wait
 from headrace.engine import tokens
 from headrace.engine.engine import Engine
-from headrace.engine.outcomes import Packet, RunFilter, RunView
 from headrace.engine.listings import list_runs
+from headrace.engine.outcomes import Packet, RunFilter, RunView
 from headrace.engine.runs import list_attempts
 from headrace.engine.sweeps import run_sweeps
 from headrace.ids import parse_token_id

@@ -108,8 +108,12 @@ def _step(engine: Engine, environment_id: int, action_id: UUID, limit: int) -> P
 
 
 def _settle_unfit(environment_id: int, action_id: UUID, reason: str) -> Plan[tuple[int, int]]:
-    """Plan: the member whose turn it is has failed."""
-    if not (yield from query("lock_bulk_action", environment_id, action_id)):
+    """Plan: the member whose turn it is has failed. Where it is the filter that can't be used, the action is over."""
+    rows: list[Any] = yield from query("lock_bulk_action", environment_id, action_id)
+    if not rows:
+        return 0, 0
+    if rows[0]["selected_at"] is None:
+        yield from query("abort_bulk_action", environment_id, action_id)
         return 0, 0
     members = yield from _find_open(environment_id, action_id, 1)
     yield from _settle(environment_id, action_id, members, {}, reason)
