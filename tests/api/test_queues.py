@@ -152,8 +152,16 @@ async def test_the_environment_is_paused_and_limited(client: httpx2.AsyncClient,
 @pytest.mark.parametrize(
     ("path", "body", "told"),
     [
-        ("queues/gpu/pause", {"type": "custom", "action": "stop"}, "Invalid enum value 'stop' at \"action\""),
-        ("queues/gpu/pause", {"type": "named", "action": "pause"}, "Invalid enum value 'named' at \"type\""),
+        (
+            "queues/gpu/pause",
+            {"type": "custom", "action": "stop"},
+            "Invalid enum value 'stop', must be one of: pause, resume at \"action\"",
+        ),
+        (
+            "queues/gpu/pause",
+            {"type": "named", "action": "pause"},
+            "Invalid enum value 'named', must be one of: custom, id, task at \"type\"",
+        ),
         ("queues/gpu/concurrency/override", {"type": "custom"}, "Provide exactly one of"),
         ("queues/gpu/concurrency/override", {"type": "custom", "concurrencyLimit": 1, "percent": 5}, "exactly one of"),
         ("queues/gpu/concurrency/override", {"type": "custom", "concurrencyLimit": -1}, 'at "concurrencyLimit"'),
