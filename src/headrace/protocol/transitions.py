@@ -56,7 +56,7 @@ class Transition:
     statements: tuple[str, ...]
 
 
-_INSERTS = ("insert_run", "insert_run_once", "insert_items", "insert_children")
+_INSERTS = ("insert_run", "insert_run_once", "insert_items", "insert_children", "insert_replays")
 _CLAIMS = ("claim_runs", "claim_limited_runs")
 _ENDS = ("seal_batch", "finish_runs", "rescue_runs", "cancel_runs", "settle_aliases", "recount_batch")
 _ENDED = (BatchStatus.COMPLETED, BatchStatus.PARTIAL_FAILED, BatchStatus.ABORTED)
