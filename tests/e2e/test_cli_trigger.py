@@ -35,7 +35,7 @@ def test_each_option_reaches_the_run(env):
     assert run["metadata"] == {"n": 1}
     assert "delayedUntil" in run
     again = run_headrace("run", "trigger", "half", "8", "--json", env=env | {"HEADRACE_RUN_IDEMPOTENCY_KEY": "once"})
-    assert json.loads(again.stdout)["id"] == run_id
+    assert json.loads(again.stdout) == {"id": run_id, "isCached": True}
 
 
 def test_wrong_options_are_told_and_nothing_is_triggered(env):

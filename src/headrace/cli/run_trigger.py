@@ -41,7 +41,10 @@ def trigger(
         except ConfigurationError as error:
             raise CommandError(str(error), USAGE) from None
         if not wait:
-            print_json({"id": handle.id}) if json else print_fields({"id": handle.id})
+            note = "it was there already" if handle.is_cached else None
+            print_json({"id": handle.id, "isCached": handle.is_cached}) if json else print_fields(
+                {"id": handle.id, "note": note}
+            )
             return OK
         try:
             output = handle.result()
