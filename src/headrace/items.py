@@ -85,7 +85,6 @@ class Item:
     options: dict[str, Any]
 
     def __init__(self, payload: Any = None, *, task: AnyTask | None = None, **options: Unpack[Options]) -> None:
-        _refuse_debounce(options)
         object.__setattr__(self, "payload", payload)
         object.__setattr__(self, "task", task)
         object.__setattr__(self, "options", dict(options))
@@ -100,17 +99,11 @@ def check_items(items: Any, options: Mapping[str, Any], *, may_be_async: bool = 
         raise TypeError(f"items is a {type(items).__name__}: give an iterable of payloads, such as [payload].")
     if isinstance(items, str | bytes | bytearray | Mapping):
         raise TypeError(f"items is one {type(items).__name__}: give an iterable of payloads, such as [payload].")  # pyright: ignore[reportUnknownArgumentType]
-    _refuse_debounce(options)
-    if clash := options.keys() & {"idempotency_key", "idempotency_key_ttl"}:
+    if clash := options.keys() & {"idempotency_key", "idempotency_key_ttl", "debounce"}:
         raise ConfigurationError(
             f"{' and '.join(sorted(clash))} of a batch would make all its items one run. A key for the batch is batch_key=; "
-            "keys of items are given by Item(payload, idempotency_key=...)."
+            "an item has its own by Item(payload, idempotency_key=...), or debounce=."
         )
-
-
-def _refuse_debounce(options: Mapping[str, object]) -> None:
-    if options.get("debounce") is not None:
-        raise ConfigurationError("debounce is for single triggers: an item of a batch always has a run of its own.")
 
 
 def task_id(task: AnyTask) -> str:

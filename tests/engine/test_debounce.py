@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 
 from headrace import Debounce, Item, task
@@ -13,7 +14,7 @@ from headrace.engine import batches, cancels, journals, runs
 from headrace.engine.deeds import ChildRun
 from headrace.engine.engine import Engine
 from headrace.engine.lanes import LaneFinder
-from headrace.engine.outcomes import BatchRefused, Packet, RunCreated, RunExists, StoredItem
+from headrace.engine.outcomes import BatchCreated, BatchRefused, ChunkStored, Packet, RunCreated, RunExists, StoredItem
 from headrace.engine.reschedules import reschedule_run
 from headrace.errors import ConfigurationError
 from headrace.ids import mint_run_id
@@ -24,7 +25,7 @@ from headrace.protocol.options import RunOptions
 from headrace.tasks import Retry
 from tests.engine.clocks import run_later
 from tests.engine.held import blocked, held_at, holding
-from tests.engine.helpers import claim, open_batch, register
+from tests.engine.helpers import claim, finish, open_batch, register
 from tests.engine.parents import start_parent
 from tests.engine.test_reschedule import claim_later, read_times
 from tests.engine.test_ttl import status_of
@@ -180,14 +181,73 @@ async def test_what_can_not_be_is_refused_and_leaves_nothing(engine: Engine, opt
         assert await fetch_sql(engine, f"SELECT FROM headrace.{table}") == []
 
 
-async def test_items_of_batches_are_refused(engine: Engine) -> None:
-    item = StoredItem(0, "t", Packet(b"1"), debounced())
-    with pytest.raises(ValueError, match="debounce is for single triggers"):
-        await batches.submit_batch(engine, 1, CreateBatch(run_count=1), [item])
-    assert await fetch_sql(engine, "SELECT FROM headrace.batches") == []
-    answer = await batches.store_chunk(engine, 1, await open_batch(engine, 1), [item])
+@pytest.mark.parametrize("mode", ["leading", "trailing"])
+@pytest.mark.parametrize("shape", ["stream", "one shot"])
+async def test_items_of_one_key_share_a_run_that_settles_them_all(engine: Engine, shape: str, mode: str) -> None:
+    before = await trigger(engine, debounced(mode=mode), b"0")
+    items = [StoredItem(n, "t", Packet(str(n + 1).encode()), debounced(mode=mode)) for n in range(3)]
+    items.append(StoredItem(3, "t", Packet(b"9"), RunOptions(debounce=wire.Debounce("other", "1h"))))
+    if shape == "one shot":
+        made = await batches.submit_batch(engine, 1, CreateBatch(run_count=4), items)
+        assert isinstance(made, BatchCreated)
+        batch_id = made.batch.id
+    else:
+        batch = await open_batch(engine, 4)
+        assert isinstance(await batches.store_chunk(engine, 1, batch, items), ChunkStored)
+        assert isinstance(await batches.store_chunk(engine, 1, batch, items), ChunkStored), "sent again"
+        await batches.end_stream(engine, 1, batch.id)
+        batch_id = batch.id
+    rows = await fetch_sql(engine, "SELECT id, payload FROM headrace.runs ORDER BY payload")
+    assert isinstance(before, RunCreated)
+    assert [row["payload"] for row in rows] == [b"0" if mode == "leading" else b"3", b"9"]
+    assert before.run_id in {row["id"] for row in rows}
+    await fetch_sql(engine, "UPDATE headrace.runs SET delayed_until = now(), ready_at = now()")
+    lease = await register(engine)
+    await finish(engine, lease, await claim(engine, lease))
+    [batch_row] = await fetch_sql(
+        engine, "SELECT status, settled, aliased FROM headrace.batches WHERE id = $1", batch_id
+    )
+    assert tuple(batch_row) == ("COMPLETED", 4, 3)
+    await assert_invariants(engine)
+
+
+async def test_a_chunk_whose_debounced_run_is_held_by_others_is_stored_when_it_is_free(engine: Engine) -> None:
+    """It does not wait while it holds its batch: whoever ends the run may want the batch."""
+    await trigger(engine, debounced())
+    batch = await open_batch(engine, 1)
+    async with engine.store.connect() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute("SELECT FROM headrace.runs FOR UPDATE")
+        storing = asyncio.create_task(
+            batches.store_chunk(engine, 1, batch, [StoredItem(0, "t", Packet(b"1"), debounced())])
+        )
+        async with asyncio.timeout(20):
+            for _ in range(3):  # the batch is free again and again
+                await connection.execute("SELECT FROM headrace.batches FOR UPDATE")
+        assert not storing.done()
+        await transaction.rollback()
+    assert isinstance(await storing, ChunkStored)
+    assert len(await fetch_sql(engine, "SELECT FROM headrace.runs")) == 1
+
+
+async def test_an_item_with_both_keys_lets_both_stand_for_the_run_that_it_joins(engine: Engine) -> None:
+    before = await trigger(engine, debounced())
+    both = msgspec.structs.replace(debounced(), idempotency_key="once")
+    batch = await open_batch(engine, 1)
+    assert isinstance(
+        await batches.store_chunk(engine, 1, batch, [StoredItem(0, "t", Packet(b"1"), both)]), ChunkStored
+    )
+    again = await trigger(engine, RunOptions(idempotency_key="once"))
+    assert isinstance(before, RunCreated)
+    assert again == RunExists(before.run_id, cached=True)
+
+
+async def test_a_batch_that_waits_for_its_seal_takes_no_debounced_items(engine: Engine) -> None:
+    batch = await open_batch(engine, 1, start="seal")
+    answer = await batches.store_chunk(engine, 1, batch, [StoredItem(0, "t", Packet(b"1"), debounced())])
     assert isinstance(answer, BatchRefused)
-    assert (answer.status, "debounce is for single triggers" in answer.message) == (422, True)
+    assert (answer.status, "start 'add'" in answer.message) == (422, True)
     assert await fetch_sql(engine, "SELECT FROM headrace.runs") == []
 
 
@@ -197,9 +257,8 @@ def test_debounce_as_a_program_writes_it() -> None:
     for wrong in (Debounce("k", "soon"), "k"):
         with pytest.raises(ConfigurationError, match="debounce"):
             make_options("t", {"debounce": wrong})
-    with pytest.raises(ConfigurationError, match="debounce is for single triggers"):
-        Item(1, debounce=Debounce("k", 90))
-    with pytest.raises(ConfigurationError, match="debounce is for single triggers"):
+    assert Item(1, debounce=Debounce("k", 90)).options == {"debounce": Debounce("k", 90)}
+    with pytest.raises(ConfigurationError, match="would make all its items one run"):
         check_items([1], {"debounce": Debounce("k", 90)})
 
 

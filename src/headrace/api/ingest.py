@@ -27,7 +27,7 @@ from headrace.engine.outcomes import (
     StreamDone,
     StreamRefused,
 )
-from headrace.engine.screening import read_packet, refuse_debounce, refuse_faults, refuse_large_metadata
+from headrace.engine.screening import read_packet, refuse_faults, refuse_large_metadata
 from headrace.protocol.ndjson import BadLine, Line, OversizedItem, ParsedItem
 
 FLUSH_AFTER: Final = 0.05
@@ -152,7 +152,6 @@ class Ingest:
             return None
         try:
             refuse_faults(item.task, item.options)
-            refuse_debounce(item.options)
             refuse_large_metadata(item.options, self._metadata_max_size)
             return StoredItem(item.index, item.task, read_packet(item.payload, item.options), item.options)
         except ValueError as error:

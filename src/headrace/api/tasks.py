@@ -30,7 +30,7 @@ from headrace.engine.outcomes import (
     StoredItem,
     StreamOpen,
 )
-from headrace.engine.screening import read_packet, refuse_debounce, refuse_faults, refuse_large_metadata
+from headrace.engine.screening import read_packet, refuse_faults, refuse_large_metadata
 from headrace.protocol.batches import CreateBatch, OneShotBatch, OneShotBatchResponse
 from headrace.protocol.options import RunOptions
 from headrace.protocol.runs import TriggerResponse, TriggerTask
@@ -86,7 +86,7 @@ async def submit_batch(call: Call) -> Response:
     refuse_ttl(call.request.headers.get(KEY_TTL_HEADER))
     _check_items(call, body)
     packets = [
-        _read_packet(call, item.task, item.payload, item.options, f"Invalid item at index {index}", is_item=True)
+        _read_packet(call, item.task, item.payload, item.options, f"Invalid item at index {index}")
         for index, item in enumerate(body.items)
     ]
     lineage = await find_lineage(call, body.parent_run_id)
@@ -156,12 +156,8 @@ def _read_packet(
     payload: msgspec.Raw | msgspec.UnsetType,
     options: RunOptions | None,
     what: str,
-    *,
-    is_item: bool = False,
 ) -> Packet:
     try:
-        if is_item:
-            refuse_debounce(options)
         refuse_faults(task, options)
         refuse_large_metadata(options, call.settings.metadata_max_size)
         return read_packet(payload, options)

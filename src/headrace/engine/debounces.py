@@ -6,7 +6,7 @@ stands for. Only the run says whether it is delayed still, under its lock; if it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -14,8 +14,7 @@ from uuid import UUID
 import msgspec
 
 from headrace.durations import parse_duration
-from headrace.engine.idempotency import KeyClaim, claim_keys
-from headrace.engine.items import LONGEST_TTL
+from headrace.engine.idempotency import LONGEST_TTL, KeyClaim, claim_keys
 from headrace.engine.outcomes import JSON_TYPE, Packet
 from headrace.payloads import STORED_TYPE
 from headrace.protocol.options import RunOptions
@@ -61,6 +60,10 @@ class Joined:
     replaced: Packet | None = None
 
 
+Hold = Callable[[Sequence[UUID]], Plan[None]]
+"""A plan that holds runs without waiting for them."""
+
+
 def debounce_scope(task: str) -> str:
     """The scope of the debounce keys of one task."""
     return f"debounce:{task}"
@@ -83,10 +86,11 @@ def read_window(options: RunOptions) -> Window | None:
     return Window(said.key, delay, said.mode == "trailing", most)
 
 
-def join_runs(environment_id: int, asked: Sequence[Asked]) -> Plan[dict[UUID, Joined]]:
+def join_runs(environment_id: int, asked: Sequence[Asked], *, hold: Hold | None = None) -> Plan[dict[UUID, Joined]]:
     """Plan: puts off the runs that debounce keys stand for, and says which of ``asked``, by its id, became part of one.
 
-    The keys of the others are theirs, and stay locked until the transaction ends: they are to be made in it.
+    The keys of the others are theirs, and stay locked until the transaction ends: they are to be made in it. ``hold`` is for
+    who must not wait for these runs: a plan that locks them, or raises.
     """
     names = {one.run_id: (debounce_scope(one.task), one.window.key) for one in asked}
     claims: dict[tuple[str, str], KeyClaim] = {}
@@ -98,6 +102,8 @@ def join_runs(environment_id: int, asked: Sequence[Asked]) -> Plan[dict[UUID, Jo
     targets = {name: holder.target_id for name, holder in zip(claims, holders, strict=True)}
     joined: dict[UUID, Joined] = {}
     fresh = {one.run_id for one in asked if targets[names[one.run_id]] == one.run_id}
+    if hold is not None and (there := set(targets.values()) - fresh):
+        yield from hold(sorted(there))
     for one in sorted(asked, key=lambda one: targets[names[one.run_id]]):  # the runs are locked in one order
         name = names[one.run_id]
         target = targets[name]

@@ -20,6 +20,9 @@ from headrace.engine.engine import Engine
 from headrace.protocol.options import RunOptions
 from headrace.store.statements import Plan, query
 
+LONGEST_TTL: Final = 36_500 * 86_400
+"""Longest time for which an idempotency key holds or a run waits, in seconds: what is longer is a mistake, or no date at all."""
+
 REQUEST_SCOPE: Final = "request"
 BATCH_SCOPE: Final = "batch"
 

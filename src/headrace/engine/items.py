@@ -13,7 +13,8 @@ from uuid import UUID
 import msgspec
 
 from headrace.durations import parse_duration
-from headrace.engine.idempotency import KeyClaim, claim_keys, find_ttl, hash_key, task_scope
+from headrace.engine.debounces import Asked, Hold, join_runs, read_window
+from headrace.engine.idempotency import LONGEST_TTL, KeyClaim, claim_keys, find_ttl, hash_key, task_scope
 from headrace.engine.lanes import LaneFinder, LaneName
 from headrace.engine.outcomes import JSON_TYPE, BatchState, StoredItem
 from headrace.ids import item_run_id, minted_at
@@ -23,11 +24,6 @@ from headrace.store.statements import Plan, query
 
 _encode: Final = msgspec.json.Encoder().encode
 _NO_OPTIONS: Final = RunOptions()
-
-LONGEST_TTL: Final = 36_500 * 86_400
-"""Longest time for which an idempotency key holds or a run waits, in seconds: what is longer is a mistake, or no date at all."""
-
-NOT_IN_BATCHES: Final = "debounce is for single triggers: an item of a batch always has a run of its own"
 
 BUSY_DELAY: Final = 0.01
 """Seconds after which what met RunsBusyError is tried again."""
@@ -54,13 +50,19 @@ def insert_items(
     have to wait for a run while others may wait for the batch.
     """
     aliases: list[tuple[int, UUID]] = []
-    if batch.aliased or any(item.options is not None and item.options.idempotency_key for item in items):
+    debounced = any(item.options is not None and item.options.debounce for item in items)
+    if debounced or batch.aliased or any(item.options is not None and item.options.idempotency_key for item in items):
         items = yield from _leave_known(batch, items)
         items, aliases = yield from _resolve_keys(batch, items, settings)
+    if debounced:
+        if lanes.held_for is not None:
+            raise ValueError(
+                "debounce: the runs of a batch with start 'seal' wait for its seal; give the batch start 'add'"
+            )
+        items, joined = yield from _join_debounced(batch, items, is_new=is_new)
+        aliases += joined
     accepted = 0
     if items:
-        if any(item.options is not None and item.options.debounce for item in items):
-            raise ValueError(NOT_IN_BATCHES)
         names = {lane_name(item.task, item.options) for item in items}
         if lanes.held_for is not None and any(name.kind == "ordered" for name in names):
             raise ValueError(
@@ -214,6 +216,39 @@ def _resolve_keys(
             fresh.append(item)
         else:
             aliases.append((item.index, target))
+    return fresh, aliases
+
+
+def _join_debounced(
+    batch: BatchState, items: Sequence[StoredItem], *, is_new: bool
+) -> Plan[tuple[list[StoredItem], list[tuple[int, UUID]]]]:
+    """Plan: parts items that become runs from those whose debounce key stands for a run that is delayed: (index, run id)."""
+    asked = [
+        Asked(item_run_id(batch.id, item.index), item.task, window, item.packet, item.options)
+        for item in items
+        if item.options is not None and item.error is None and (window := read_window(item.options))
+    ]
+    if not asked:
+        return list(items), []
+
+    def hold(runs: Sequence[UUID]) -> Plan[None]:
+        rows = yield from query("try_watch_runs", batch.environment_id, runs)
+        if not all(row["watched"] for row in rows):
+            raise RunsBusyError
+
+    holding: Hold | None = None if is_new else hold  # see _insert_aliases
+    joined = yield from join_runs(batch.environment_id, asked, hold=holding)
+    fresh: list[StoredItem] = []
+    aliases: list[tuple[int, UUID]] = []
+    for item in items:
+        answer = joined.get(item_run_id(batch.id, item.index))
+        if answer is None:
+            fresh.append(item)
+            continue
+        aliases.append((item.index, answer.run_id))
+        if item.options is not None and (key := item.options.idempotency_key):
+            key_hash = hash_key(key)
+            yield from query("retarget_key", batch.environment_id, task_scope(item.task), key_hash, answer.run_id)
     return fresh, aliases
 
 

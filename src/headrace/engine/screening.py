@@ -10,7 +10,8 @@ from msgspec import Raw, UnsetType
 
 from headrace.durations import parse_duration
 from headrace.engine.debounces import read_window
-from headrace.engine.items import LONGEST_TTL, NOT_IN_BATCHES, delayed_until, read_ttl
+from headrace.engine.idempotency import LONGEST_TTL
+from headrace.engine.items import delayed_until, read_ttl
 from headrace.engine.outcomes import Packet
 from headrace.errors import ConfigurationError, PayloadError
 from headrace.payloads import STORED_TYPE
@@ -53,12 +54,6 @@ def refuse_faults(task: str, options: RunOptions | None) -> None:
     read_ttl(options)
     if options.idempotency_key_ttl:
         check_ttl(options.idempotency_key_ttl)
-
-
-def refuse_debounce(options: RunOptions | None) -> None:
-    """Raises ValueError where an item of a batch is to be debounced."""
-    if options is not None and options.debounce is not None:
-        raise ValueError(NOT_IN_BATCHES)
 
 
 def refuse_large_metadata(options: RunOptions | None, most: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from headrace.engine.engine import Engine
-from headrace.engine.items import LONGEST_TTL
+from headrace.engine.idempotency import LONGEST_TTL
 from headrace.errors import ConfigurationError
 
 
