@@ -83,7 +83,7 @@ async def advance(engine: Engine, hold: Hold, work: Coroutine[Any, Any, Any]) ->
     """Starts ``work`` and returns once it is held, or over, or waits for a lock."""
     task = asyncio.create_task(work)
     async with asyncio.timeout(PATIENCE):
-        while not (hold.reached.is_set() or task.done() or await _is_anybody_blocked(engine)):
+        while not (hold.reached.is_set() or task.done() or await is_anybody_blocked(engine)):
             await asyncio.sleep(0.005)
     return task
 
@@ -96,11 +96,12 @@ async def blocked(engine: Engine, work: Coroutine[Any, Any, Any]) -> asyncio.Tas
 async def locked(engine: Engine, task: asyncio.Task[Any]) -> None:
     """Returns once somebody waits for a lock, or ``task`` is over."""
     async with asyncio.timeout(PATIENCE):
-        while not task.done() and not await _is_anybody_blocked(engine):
+        while not task.done() and not await is_anybody_blocked(engine):
             await asyncio.sleep(0.005)
 
 
-async def _is_anybody_blocked(engine: Engine) -> bool:
+async def is_anybody_blocked(engine: Engine) -> bool:
+    """Whether a session waits for a lock."""
     return bool(
         await fetch_sql(
             engine, "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"

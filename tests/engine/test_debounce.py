@@ -24,7 +24,7 @@ from headrace.protocol.batches import CreateBatch
 from headrace.protocol.options import RunOptions
 from headrace.tasks import Retry
 from tests.engine.clocks import run_later
-from tests.engine.held import blocked, held_at, holding
+from tests.engine.held import HeldStore, blocked, held_at, holding, is_anybody_blocked
 from tests.engine.helpers import claim, finish, open_batch, register
 from tests.engine.parents import start_parent
 from tests.engine.test_reschedule import claim_later, read_times
@@ -215,19 +215,19 @@ async def test_a_chunk_whose_debounced_run_is_held_by_others_is_stored_when_it_i
     """It does not wait while it holds its batch: whoever ends the run may want the batch."""
     await trigger(engine, debounced())
     batch = await open_batch(engine, 1)
-    async with engine.store.connect() as connection:
+    item = StoredItem(0, "t", Packet(b"1"), debounced())
+    async with engine.store.connect() as connection, holding(engine, "after:nothing") as (own, _):
         transaction = connection.transaction()
         await transaction.start()
         await connection.execute("SELECT FROM headrace.runs FOR UPDATE")
-        storing = asyncio.create_task(
-            batches.store_chunk(engine, 1, batch, [StoredItem(0, "t", Packet(b"1"), debounced())])
-        )
+        storing = asyncio.create_task(batches.store_chunk(own, 1, batch, [item]))
+        assert isinstance(own.store, HeldStore)
         async with asyncio.timeout(20):
-            for _ in range(3):  # the batch is free again and again
-                await connection.execute("SELECT FROM headrace.batches FOR UPDATE")
-        assert not storing.done()
+            while own.store.sent.count("try_watch_runs") < 3:
+                assert not await is_anybody_blocked(engine), "it waits for the run"
+                await asyncio.sleep(0.005)
         await transaction.rollback()
-    assert isinstance(await storing, ChunkStored)
+        assert isinstance(await storing, ChunkStored)
     assert len(await fetch_sql(engine, "SELECT FROM headrace.runs")) == 1
 
 
