@@ -49,8 +49,6 @@ class Option:
     wire: dict[str, Any]
     cli: tuple[str, ...]
     holds: Check
-    single: bool = False
-    """It is for runs that are in no batch."""
     keyed: bool = False
     """It can't be said of a whole batch."""
     more: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -98,7 +96,7 @@ OPTIONS: Final = [
     Option("machine", "micro", {"machine": "micro"}, ("--machine", "micro"), lambda row: row["options"]["machine"] == "micro"),
     Option("test", True, {"test": True}, ("--test",), lambda row: row["options"]["test"] is True),
     Option("idempotency_key", Key("once", scope="global"), {"idempotencyKey": ONCE, "idempotencyKeyTTL": "60s"}, ("--idempotency-key", ONCE, "--idempotency-key-ttl", "60s"), lambda row: row["lasts"] == 60, keyed=True, more={"idempotency_key_ttl": 60}, plain={"idempotency_key": ONCE}),
-    Option("debounce", Debounce("d", "1h", mode="trailing", max_delay="2h"), {"debounce": WINDOW}, ("--debounce-key", "d", "--debounce-delay", "1h", "--debounce-mode", "trailing", "--debounce-max-delay", "2h"), lambda row: waits(row, HOUR) and row["debounced"] == "d", single=True, plain={"debounce": WINDOW}),
+    Option("debounce", Debounce("d", "1h", mode="trailing", max_delay="2h"), {"debounce": WINDOW}, ("--debounce-key", "d", "--debounce-delay", "1h", "--debounce-mode", "trailing", "--debounce-max-delay", "2h"), lambda row: waits(row, HOUR) and row["debounced"] == "d", keyed=True, plain={"debounce": WINDOW}),
 ]  # fmt: skip
 
 ROWS: Final = """
@@ -315,7 +313,7 @@ WAYS: Final = [*SINGLE, *ITEMS, *SHARED]
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 async def test_each_option_does_what_it_says(asker: Asker, way: Way) -> None:
-    meant = [option for option in OPTIONS if way in SINGLE or not (option.single or (option.keyed and way in SHARED))]
+    meant = [option for option in OPTIONS if not (option.keyed and way in SHARED)]
     for option in meant:
         await way(asker, option)
     await fetch_sql(asker.engine, "UPDATE headrace.schedules SET next_tick = next_tick - interval '1 year'")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import pytest
-from tests.e2e.test_options_everywhere import SHARED, SINGLE, WAYS, Asker, Option, RefusedError, Way, asker
+from tests.e2e.test_options_everywhere import SHARED, WAYS, Asker, Option, RefusedError, Way, asker
 from tests.invariants import fetch_sql
 
 from headrace import ApiError, BatchTriggerError, ConfigurationError, Debounce, PayloadError
@@ -78,9 +78,9 @@ WRONG: Final = [
     wrong("idempotency_key", "k" * 2049, {"idempotencyKey": "k" * 2049}, "idempotency[ _]?[kK]ey", "", "2048", ("--idempotency-key", "k" * 2049), keyed=True),
     wrong("idempotency_key_ttl", "soon", {"idempotencyKey": "k", "idempotencyKeyTTL": "soon"}, "idempotency_?[kK]ey_?(TTL|ttl)", "soon", "duration", ("--idempotency-key", "k", "--idempotency-key-ttl", "soon"), keyed=True, more={"idempotency_key": "k"}),
     wrong("idempotency_key_ttl", "9999999w", {"idempotencyKey": "k", "idempotencyKeyTTL": "9999999w"}, "idempotency_?[kK]ey_?(TTL|ttl)", "", "36500 days", ("--idempotency-key", "k", "--idempotency-key-ttl", "9999999w"), keyed=True, more={"idempotency_key": "k"}),
-    wrong("debounce", Debounce("d", "soon"), {"debounce": {"key": "d", "delay": "soon"}}, "debounce", "soon", "duration", ("--debounce-key", "d", "--debounce-delay", "soon"), single=True, plain={"debounce": {"key": "d", "delay": "soon"}}),
-    wrong("debounce", Debounce("d", "5s", max_delay="5s"), {"debounce": {"key": "d", "delay": "5s", "maxDelay": "5s"}}, "debounce.maxDelay", "5s", "more than", ("--debounce-key", "d", "--debounce-delay", "5s", "--debounce-max-delay", "5s"), single=True, plain={"debounce": {"key": "d", "delay": "5s", "maxDelay": "5s"}}),
-    wrong("debounce", Debounce("d" * 513, "5s"), {"debounce": {"key": "d" * 513, "delay": "5s"}}, "debounce.key", "", "512", ("--debounce-key", "d" * 513, "--debounce-delay", "5s"), single=True, plain={"debounce": {"key": "d" * 513, "delay": "5s"}}),
+    wrong("debounce", Debounce("d", "soon"), {"debounce": {"key": "d", "delay": "soon"}}, "debounce", "soon", "duration", ("--debounce-key", "d", "--debounce-delay", "soon"), keyed=True, plain={"debounce": {"key": "d", "delay": "soon"}}),
+    wrong("debounce", Debounce("d", "5s", max_delay="5s"), {"debounce": {"key": "d", "delay": "5s", "maxDelay": "5s"}}, "debounce.maxDelay", "5s", "more than", ("--debounce-key", "d", "--debounce-delay", "5s", "--debounce-max-delay", "5s"), keyed=True, plain={"debounce": {"key": "d", "delay": "5s", "maxDelay": "5s"}}),
+    wrong("debounce", Debounce("d" * 513, "5s"), {"debounce": {"key": "d" * 513, "delay": "5s"}}, "debounce.key", "", "512", ("--debounce-key", "d" * 513, "--debounce-delay", "5s"), keyed=True, plain={"debounce": {"key": "d" * 513, "delay": "5s"}}),
     wrong("order_key", "a\0", {"orderKey": "a\0"}, "", "", "NUL", ()),
 ]  # fmt: skip
 
@@ -97,7 +97,7 @@ async def test_a_wrong_option_is_told_and_leaves_nothing(asker: Asker, way: Way)
     is_command = way.__name__.startswith("command")
     for one in WRONG:
         option = one.option
-        if (option.single and way not in SINGLE) or (option.keyed and way in SHARED):
+        if option.keyed and way in SHARED:
             continue
         if is_command and not option.cli:
             continue
