@@ -170,7 +170,7 @@ def test_a_batch_that_another_call_sealed_is_the_answer():
 
 def test_a_batch_that_is_there_already_is_not_streamed_again():
     driver = Driver(answer(200, {"id": BATCH, "runCount": 5, "isCached": True}))
-    assert stream(driver, range(10)) == SealedBatch(BATCH, 5)
+    assert stream(driver, range(10)) == SealedBatch(BATCH, 5, is_cached=True)
 
 
 @pytest.mark.usefixtures("small_segments")

@@ -49,6 +49,13 @@ def run(
         Path | None,
         Parameter(help="File for the results as NDJSON, in order; implies --wait", env_var="HEADRACE_BATCH_RESULTS"),
     ] = None,
+    batch_key: Annotated[
+        str | None,
+        Parameter(help="A second batch with the same key is the first one", env_var="HEADRACE_BATCH_KEY"),
+    ] = None,
+    batch_key_ttl: Annotated[
+        str | None, Parameter(help="How long the key holds (30d)", env_var="HEADRACE_BATCH_KEY_TTL")
+    ] = None,
     options: SharedRunOptions | None = None,
     json: Json = False,
     api_url: ApiUrl = None,
@@ -66,7 +73,9 @@ def run(
         progress = stack.enter_context(Progress(*columns, console=err, disable=not err.is_terminal))
         payloads = _show(progress, "streamed", None, _read_payloads(source, items))
         try:
-            handle = client.batch_trigger(task, payloads, **list_options(options))
+            handle = client.batch_trigger(
+                task, payloads, batch_key=batch_key, batch_key_ttl=batch_key_ttl, **list_options(options)
+            )
         except ConfigurationError as error:
             raise CommandError(str(error), USAGE) from None
         succeeded = failed = 0
@@ -76,13 +85,15 @@ def run(
                 failed += not outcome.ok
                 if sink:
                     sink.write(msgspec.json.encode(_describe_outcome(outcome)) + b"\n")
-    summary = {"id": handle.id, "runCount": handle.run_count}
+    summary: dict[str, Any] = {"id": handle.id, "runCount": handle.run_count}
+    if batch_key is not None:
+        summary["isCached"] = handle.is_cached
     if wait or results:
         summary |= {"succeeded": succeeded, "failed": failed}
     if json:
         print_json(summary)
     else:
-        print_fields({str(name): value for name, value in summary.items()})
+        print_fields(summary)
     return FAILED if failed else OK
 
 

@@ -255,12 +255,13 @@ class Client(
         check_items(items, options)
         if connection is not None:
             plan = self._submit_plan(task, items, run_count, start, batch_key, batch_key_ttl, options)
-            return BatchHandle(self, *_read_batch(transactions.run_plan(connection, plan), task))
+            made = _read_batch(transactions.run_plan(connection, plan))
+            return BatchHandle(self, made.id, task, made.run_count, is_cached=made.is_cached)
         source = ItemSource(items, LineEncoder(task, options))
         source.read_ahead()
         count = count_items(items) if run_count is None else run_count
         sealed = self.run_flow(self._stream(task, source, count, start, batch_key, batch_key_ttl))
-        return BatchHandle(self, sealed.id, task, sealed.run_count)
+        return BatchHandle(self, sealed.id, task, sealed.run_count, is_cached=sealed.is_cached)
 
     @overload
     def submit(
@@ -303,7 +304,7 @@ class Client(
         refuse_running_loop()
         check_items(items, options)
         sealed = self.run_flow(self._submit(task, items, batch_key, batch_key_ttl, options))
-        return BatchHandle(self, sealed.id, task, sealed.run_count)
+        return BatchHandle(self, sealed.id, task, sealed.run_count, is_cached=sealed.is_cached)
 
     @overload
     def batch(self, batch_id: str, task: Task[Any, R], /) -> BatchHandle[R]: ...
@@ -468,12 +469,13 @@ class AsyncClient(
         if connection is not None:
             known: Any = [item async for item in items] if isinstance(items, AsyncIterable) else items  # pyright: ignore[reportUnknownVariableType]
             plan = self._submit_plan(task, known, run_count, start, batch_key, batch_key_ttl, options)
-            return AsyncBatchHandle(self, *_read_batch(await transactions.run_plan_async(connection, plan), task))
+            made = _read_batch(await transactions.run_plan_async(connection, plan))
+            return AsyncBatchHandle(self, made.id, task, made.run_count, is_cached=made.is_cached)
         source = ItemSource(items, LineEncoder(task, options))
         await source.read_ahead_async()
         count = count_items(items) if run_count is None else run_count
         sealed = await self.run_flow(self._stream(task, source, count, start, batch_key, batch_key_ttl))
-        return AsyncBatchHandle(self, sealed.id, task, sealed.run_count)
+        return AsyncBatchHandle(self, sealed.id, task, sealed.run_count, is_cached=sealed.is_cached)
 
     @overload
     async def submit(
@@ -511,7 +513,7 @@ class AsyncClient(
         check_items(items, options, may_be_async=True)
         known: Any = [item async for item in items] if isinstance(items, AsyncIterable) else items  # pyright: ignore[reportUnknownVariableType]
         sealed = await self.run_flow(self._submit(task, known, batch_key, batch_key_ttl, options))
-        return AsyncBatchHandle(self, sealed.id, task, sealed.run_count)
+        return AsyncBatchHandle(self, sealed.id, task, sealed.run_count, is_cached=sealed.is_cached)
 
     @overload
     def batch(self, batch_id: str, task: Task[Any, R], /) -> AsyncBatchHandle[R]: ...
@@ -593,12 +595,13 @@ def _read_run(answer: Any) -> flows.TriggeredRun:
             raise _refusal(answer)
 
 
-def _read_batch(answer: Any, task: AnyTask) -> tuple[str, AnyTask, int | None]:
+def _read_batch(answer: Any) -> flows.SealedBatch:
     match answer:
         case BatchExists(batch) if isinstance(judge_stream(batch), StreamOpen):
             raise ApiError(409, "This idempotency key stands for a batch whose items are still being streamed.")
         case BatchCreated(batch) | BatchExists(batch):
-            return format_batch_id(batch.id), task, batch.run_count
+            is_cached = isinstance(answer, BatchExists)
+            return flows.SealedBatch(format_batch_id(batch.id), batch.run_count or batch.accepted, is_cached=is_cached)
         case _:
             raise _refusal(answer)
 

@@ -22,10 +22,11 @@ _STREAM_TIMEOUT: Final = 300.0
 
 @dataclass(frozen=True, slots=True)
 class SealedBatch:
-    """A batch whose items are all stored."""
+    """A batch whose items are all stored; and whether its key stood for it, whole, before."""
 
     id: str
     run_count: int
+    is_cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ def stream_batch(create: dict[str, Any], source: ItemSource, *, tries: int = TRI
     created = yield from _create(create, tries)
     batch_id: str = created["id"]
     if created["isCached"]:
-        return SealedBatch(batch_id, created["runCount"])
+        return SealedBatch(batch_id, created["runCount"], is_cached=True)
     segment = Segment(source)
     while True:
         if sealed := (yield from _send_segment(batch_id, segment, tries)):

@@ -111,9 +111,10 @@ class AsyncRunHandle(_RunFlows[R]):
 
 
 class _BatchFlows(Generic[R]):
-    def __init__(self, batch_id: str, task: AnyTask, run_count: int | None) -> None:
+    def __init__(self, batch_id: str, task: AnyTask, run_count: int | None, *, is_cached: bool = False) -> None:
         self.id = batch_id
         self.run_count = run_count
+        self.is_cached = is_cached
         self._task = task
 
     def __repr__(self) -> str:
@@ -232,10 +233,15 @@ class _Looks:
 
 
 class BatchHandle(_BatchFlows[R]):
-    """A batch: ``id`` (str), ``run_count`` (int), and what can be asked of it."""
+    """A batch: ``id`` (str), ``run_count`` (int), and what can be asked of it.
 
-    def __init__(self, client: Client, batch_id: str, task: AnyTask, run_count: int | None) -> None:
-        super().__init__(batch_id, task, run_count)
+    ``is_cached`` (bool) says that ``batch_key`` stood for it before, with all its items: nothing was added.
+    """
+
+    def __init__(
+        self, client: Client, batch_id: str, task: AnyTask, run_count: int | None, *, is_cached: bool = False
+    ) -> None:
+        super().__init__(batch_id, task, run_count, is_cached=is_cached)
         self._client = client
 
     def retrieve(self) -> dict[str, Any]:
@@ -263,8 +269,10 @@ class BatchHandle(_BatchFlows[R]):
 class AsyncBatchHandle(_BatchFlows[R]):
     """BatchHandle for an event loop."""
 
-    def __init__(self, client: AsyncClient, batch_id: str, task: AnyTask, run_count: int | None) -> None:
-        super().__init__(batch_id, task, run_count)
+    def __init__(
+        self, client: AsyncClient, batch_id: str, task: AnyTask, run_count: int | None, *, is_cached: bool = False
+    ) -> None:
+        super().__init__(batch_id, task, run_count, is_cached=is_cached)
         self._client = client
 
     async def retrieve(self) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def submit_batch(
     except ClientError as error:
         raise _give_up(error, len(encoded)) from error
     body = read_object(answer, "id", "runCount")
-    return SealedBatch(body["id"], body["runCount"])
+    return SealedBatch(body["id"], body["runCount"], is_cached=bool(body.get("isCached")))
 
 
 def _encode_items(task: AnyTask, items: Iterable[Any], options: dict[str, Any]) -> Iterable[dict[str, Any]]:
