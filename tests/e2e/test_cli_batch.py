@@ -113,7 +113,7 @@ def test_an_empty_file_is_no_batch(env):
         (("batch", "show", "batch_nonsense"), 4, "There is no batch batch_nonsense"),
         (("run", "show", "run_nonsense"), 4, "There is no run run_nonsense"),
         (("run", "list", "--api-key", "hr_dev_wrong_key_wrong_key"), 3, "headrace keys create"),
-        (("run", "list", "--status", "HAPPY"), 2, "filter[status] must be of: PENDING_VERSION"),
+        (("run", "list", "--status", "HAPPY"), 2, "but must be of: PENDING_VERSION"),
         (("run", "list", "--limit", "1000"), 2, "from 1 to 100"),
         (("batch", "run", "half", "-", "--results", "no/such/folder"), 2, "no/such/folder can't be written"),
     ],
