@@ -210,7 +210,10 @@ class Ticker:
         """The first local time at or after one that the pattern names."""
         search = copy.copy(self._pattern)
         search.dt = at - _SECOND
-        return next(search, None)
+        try:
+            return next(search, None)
+        except OverflowError:  # Python's calendar ends with the year 9999
+            return None
 
     def _find_change(self, after: datetime, until: datetime | None) -> datetime | None:
         """The first moment after one and up to another at which the zone's offset is another than before."""

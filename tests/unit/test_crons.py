@@ -271,3 +271,7 @@ def test_a_wrong_declaration_is_refused_where_it_stands(declare, told: str) -> N
 
 def test_policies_have_names() -> None:
     assert [read_catch_up(name) for name in ("skip", "one", "all")] == ["skip", "one", "all"]
+
+
+def test_a_pattern_with_no_tick_left_in_the_calendar_has_none() -> None:
+    assert read_cron("0 0 29 2 *").next_tick(datetime(9998, 5, 1, tzinfo=UTC)) is None

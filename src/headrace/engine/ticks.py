@@ -94,21 +94,21 @@ def choose_ticks(
 
 def _fire(schedule: ScheduleView, now: datetime, room: int, lanes: LaneFinder, settings: Settings) -> Plan[_Progress]:
     done = _Progress()
+    assert schedule.next_tick is not None  # it is active, and due
     try:
         ticker = read_cron(schedule.pattern, schedule.timezone)
-    except ValueError as error:  # a time zone that this machine does not know any more
+        ticks = choose_ticks(
+            ticker,
+            schedule.next_tick,
+            now,
+            schedule.catch_up,
+            tolerance=settings.schedule_tolerance,
+            most=settings.schedule_catch_up,
+        )
+    except (ValueError, OverflowError) as error:  # a time zone that this machine does not know any more, say
         done.fault = str(error)
         _log.error("a schedule can't go on", schedule=format_schedule_id(schedule.id), error=done.fault)
         return done
-    assert schedule.next_tick is not None  # it is active, and due
-    ticks = choose_ticks(
-        ticker,
-        schedule.next_tick,
-        now,
-        schedule.catch_up,
-        tolerance=settings.schedule_tolerance,
-        most=settings.schedule_catch_up,
-    )
     ticks, left = ticks[:room], ticks[room:]
     done.next_tick = left[0] if left else ticker.next_tick(now)
     done.ticks = len(ticks)
