@@ -170,9 +170,9 @@ async def test_runs_whose_claim_was_never_answered_are_given_back(
         busy = await trigger(engine, jobs.wait, str(gate))
         await until(lambda: starts(gate), "its only slot is taken")
         lost = await trigger(engine, jobs.add, {"x": 3})
-        number = worker.status.worker
-        assert number is not None
-        [unanswered] = await claim(engine, WorkerLease(number, 1), 1, "w.add")  # as the worker, behind its back
+        lease = worker._tenure.lease
+        assert lease is not None
+        [unanswered] = await claim(engine, lease, 1, "w.add")  # as the worker, behind its back
         assert unanswered.id == lost
         async with database_away(settings, postgres):
             gate.touch()
