@@ -37,19 +37,20 @@ async def claim_runs(
     limited_first = turns.limited and turns.toggle()
     if limited_first:
         rows += await _claim_limited(engine, lease, wanted, limit, turns)
-    plain = await _claim_plain(
-        engine,
-        lease.environment_id,
-        lease.worker_id,
-        *wanted,
-        limit - len(rows),
-        engine.settings.lease,
-        lease.version or None,
-    )
-    if not plain and not rows:
-        return LeaseLost()
-    turns.limited = bool(plain) and plain[0]["any_limited"]
-    rows += [row for row in plain if row["id"] is not None]
+    if len(rows) < limit:
+        plain = await _claim_plain(
+            engine,
+            lease.environment_id,
+            lease.worker_id,
+            *wanted,
+            limit - len(rows),
+            engine.settings.lease,
+            lease.version or None,
+        )
+        if not plain and not rows:
+            return LeaseLost()
+        turns.limited = bool(plain) and plain[0]["any_limited"]
+        rows += [row for row in plain if row["id"] is not None]
     if turns.limited and not limited_first and len(rows) < limit:
         rows += await _claim_limited(engine, lease, wanted, limit - len(rows), turns)
     # a first claim has no journal; any other may have one, and most have none
