@@ -128,12 +128,20 @@ def test_any_path_will_do(tmp_path: Path, name: str):
 
 
 def test_a_folder_whose_making_was_killed_is_made_anew(folder: Path):
-    making = subprocess.Popen([sys.executable, "-c", START, str(folder)], stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-c", START, str(folder)]
+    making = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
     wait_until((folder / "base").exists, "initdb has begun", 30)
-    for process in [*psutil.Process(making.pid).children(recursive=True), psutil.Process(making.pid)]:
-        process.kill()
+    os.killpg(making.pid, signal.SIGKILL)  # all at once: initdb starts others, and one that is missed goes on writing
     making.wait()
+    wait_until(lambda: not [one for one in psutil.pids() if _session(one) == making.pid], "they are gone", 30)
     assert execute_sql(EmbeddedPostgres(folder).start(), "SELECT 1")[0][0] == 1
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path):
