@@ -155,7 +155,7 @@ def _prepare_folder(server: PostgresServer, folder: Path) -> None:
         if not (folder / "base").exists():
             raise ConfigurationError(f"{folder} holds files that are not PostgreSQL's. Name another data folder.")
         for entry in folder.iterdir():
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
     server.ensure_pgdata_inited()
     _write_settings(folder)
 
