@@ -13,6 +13,7 @@ from headrace.engine import claims, workers
 from headrace.engine.cancels import cancel_run
 from headrace.engine.completions import finish_runs
 from headrace.engine.engine import Engine
+from headrace.engine.lanes import LaneName
 from headrace.engine.outcomes import ClaimedRun, Finish, WorkerLease
 from headrace.engine.sweeps import sweep_once
 from headrace.engine.versions import promote_version
@@ -25,7 +26,7 @@ from tests.worker import jobs, tree_jobs
 pytestmark = pytest.mark.anyio
 
 SILENT = "UPDATE headrace.workers SET lease_until = now() - interval '1 second' WHERE id = $1"
-PIN = ("p", "task/p")
+PIN = LaneName("p", "task/p")
 
 
 async def test_a_run_that_was_put_down_goes_on_with_its_version(engine: Engine) -> None:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from headrace.cli.connection import open_client, told_when_missing
 from headrace.cli.options import ApiKey, ApiUrl, Json
 from headrace.cli.outcome import FAILED, OK, USAGE, CommandError
-from headrace.cli.output import err, print_fields, print_json, print_table
+from headrace.cli.output import err, print_fields, print_json, print_next_page, print_table
 from headrace.cli.run_filter_options import RunFilterOptions, list_filters
 from headrace.errors import ConfigurationError
 from headrace.sdk import Client
@@ -111,8 +111,7 @@ def list_(
         for action in page["data"]
     ]
     print_table(["id", "type", "status", "runs", "succeeded", "failed", "created", "name"], rows)
-    if cursor := page["pagination"].get("next"):
-        print_fields({"more": f"--after {cursor}"})
+    print_next_page(page)
     return OK
 
 

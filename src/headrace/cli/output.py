@@ -53,6 +53,12 @@ def print_fields(fields: Mapping[str, object]) -> None:
             out.print(f"{name:<{width}}  {value}", markup=False)
 
 
+def print_next_page(page: Mapping[str, Any]) -> None:
+    """The option that gives the page after this one of a list, where there is one."""
+    if cursor := page["pagination"].get("next"):
+        print_fields({"more": f"--after {cursor}"})
+
+
 def describe_error(error: Mapping[str, Any] | None) -> str:
     """A run's error in one line: its name and the first line of its message."""
     found = error or {}

@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 from headrace.cli.connection import open_client, told_when_missing
 from headrace.cli.options import ApiKey, ApiUrl, Json
 from headrace.cli.outcome import OK, USAGE, CommandError
-from headrace.cli.output import format_value, out, print_fields, print_json, print_table
+from headrace.cli.output import format_value, out, print_fields, print_json, print_next_page, print_table
 from headrace.errors import ConfigurationError
 
 token_app: Final = App(name="token", help="List, create and complete tokens that runs wait for.")
@@ -61,8 +61,7 @@ def list_(
             for token in page["data"]
         ],
     )
-    if cursor := page["pagination"].get("next"):
-        print_fields({"more": f"--after {cursor}"})
+    print_next_page(page)
     return OK
 
 

@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 from headrace.cli.connection import open_client, told_when_missing
 from headrace.cli.options import ApiKey, ApiUrl, Json
 from headrace.cli.outcome import OK, USAGE, CommandError
-from headrace.cli.output import out, print_fields, print_json, print_table
+from headrace.cli.output import out, print_fields, print_json, print_next_page, print_table
 from headrace.version_names import find_version_fault
 
 version_app: Final = App(name="version", help="List and promote the versions of the code that workers brought.")
@@ -48,8 +48,7 @@ def list_(
             for one in page["data"]
         ],
     )
-    if cursor := page["pagination"].get("next"):
-        print_fields({"more": f"--after {cursor}"})
+    print_next_page(page)
     return OK
 
 

@@ -92,9 +92,7 @@ def settle_ends(environment_id: int, rows: Sequence[Record]) -> Plan[set[UUID]]:
 
 def _finish(lease: WorkerLease, finishes: Sequence[Finish], lanes: LaneFinder) -> Plan[tuple[set[UUID], bool]]:
     """Plan: the ends, and what follows from them: which runs were written, and whether any waiter became ready."""
-    pins = (
-        {LaneName(*finish.pin) for finish in finishes if finish.pin is not None} if lanes.version else set[LaneName]()
-    )
+    pins: set[LaneName] = {finish.pin for finish in finishes if finish.pin is not None} if lanes.version else set()
     found = (yield from lanes.find_lanes(pins)) if pins else {}
     # A column in which no run says anything is sent as an empty array, which unnest fills up with NULL.
     rows: list[Any] = yield from query(
@@ -108,7 +106,7 @@ def _finish(lease: WorkerLease, finishes: Sequence[Finish], lanes: LaneFinder) -
         _sparse([None if finish.output.type == JSON_TYPE else finish.output.type for finish in finishes]),
         _sparse([_encode(finish.error).decode("utf-8") if finish.error else None for finish in finishes]),
         _sparse([finish.retry_in for finish in finishes]),
-        _sparse([found.get(LaneName(*finish.pin)) if finish.pin else None for finish in finishes]),
+        _sparse([found.get(finish.pin) if finish.pin else None for finish in finishes]),
     )
     waiters = yield from settle_ends(lease.environment_id, rows)
     written = {row["id"] for row in rows}

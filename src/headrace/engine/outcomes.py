@@ -13,7 +13,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from headrace.engine.lanes import LaneKind
+from headrace.engine.lanes import LaneKind, LaneName
 from headrace.protocol.options import RunOptions
 from headrace.protocol.statuses import BatchStatus, RunStatus
 
@@ -352,7 +352,7 @@ class Finish(Struct, frozen=True):
     output: Packet = _NOTHING
     error: dict[str, object] | None = None
     retry_in: float | None = None
-    pin: tuple[str, str, LaneKind] | None = None
+    pin: LaneName | None = None
     seen: tuple[tuple[str, int | None], ...] = ()
     forget: tuple[str, ...] = ()
 

@@ -29,6 +29,7 @@ from headrace import metrics, telemetry
 from headrace.durable.port import enter_port
 from headrace.engine.engine import Engine
 from headrace.engine.journals import RunLostError
+from headrace.engine.lanes import LaneName
 from headrace.engine.outcomes import JSON_TYPE, ClaimedRun, Finish, Packet, WorkerLease
 from headrace.errors import ConfigurationError
 from headrace.ids import format_run_id
@@ -345,7 +346,7 @@ class Executor:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait(others, timeout=_CLEAN_UP_SECONDS)
         run = execution.run
-        pin = None if run.locked else (run.task, run.queue, run.kind)
+        pin = None if run.locked else LaneName(run.task, run.queue, run.kind)
         if execution.cut == "put down":
             if (kept := execution.kept) is not None and not await self._keep(execution, conductor, kept):
                 return None
