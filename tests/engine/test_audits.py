@@ -5,13 +5,13 @@ from __future__ import annotations
 from uuid import UUID, uuid4
 
 import pytest
-from structlog.testing import capture_logs
 
 from headrace import metrics
 from headrace.engine import audits
 from headrace.engine.audits import AuditPlace, audit_once
 from headrace.engine.engine import Engine
 from headrace.ids import mint_run_id
+from tests.logs import list_lines
 
 pytestmark = pytest.mark.anyio
 
@@ -64,7 +64,9 @@ def repairs() -> float:
 @pytest.mark.parametrize(
     "fault", ["ended run", "missing run", "missing token", "missing batch", "untold outcome", "nothing"]
 )
-async def test_a_run_that_waits_wrongly_is_woken_counted_and_logged(engine: Engine, fault: str) -> None:
+async def test_a_run_that_waits_wrongly_is_woken_counted_and_logged(
+    engine: Engine, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
     run_id = await make_run(engine, "WAITING")
     match fault:
         case "ended run":
@@ -77,11 +79,10 @@ async def test_a_run_that_waits_wrongly_is_woken_counted_and_logged(engine: Engi
         case _:
             await make_point(engine, run_id, "step", None, pending=False, seen=2)
     before = repairs()
-    with capture_logs() as logs:
-        assert await audit_once(engine, AuditPlace()) == 1
+    assert await audit_once(engine, AuditPlace()) == 1
     assert await status_of(engine, run_id) == "QUEUED"
     assert repairs() == before + 1
-    assert [line["log_level"] for line in logs if line["event"].startswith("bug:")] == ["error"]
+    assert [line["level"] for line in list_lines(caplog) if line["event"].startswith("bug:")] == ["error"]
     assert await audit_once(engine, AuditPlace()) == 0
 
 

@@ -9,7 +9,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-import structlog.testing
 
 from headrace.engine import batches
 from headrace.engine.audits import AuditPlace, audit_once
@@ -25,6 +24,7 @@ from tests.engine.batch_waiters import make_batch_waiter, read_waiter
 from tests.engine.helpers import claim, finish, look, make_items, register
 from tests.engine.test_plans import walk
 from tests.invariants import assert_invariants, fetch_sql
+from tests.logs import list_lines
 
 pytestmark = pytest.mark.anyio
 
@@ -259,14 +259,13 @@ async def test_a_batch_that_ends_while_its_row_is_waited_for_is_left_as_it_ended
     assert (await look(engine, batch)).settled == 3
 
 
-async def test_what_was_repaired_is_logged_as_a_bug(engine: Engine) -> None:
+async def test_what_was_repaired_is_logged_as_a_bug(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
     batch, _, _ = await begin(engine, 4)
     await break_batch(engine, batch, "settled = 3")
     found = await audit(engine)
-    with structlog.testing.capture_logs() as lines:
-        log_repairs(found)
-    [line] = lines
-    assert (line["log_level"], line["batch"]) == ("error", format_batch_id(batch.id))
+    log_repairs(found)
+    [line] = list_lines(caplog)
+    assert (line["level"], line["batch"]) == ("error", format_batch_id(batch.id))
     assert line["event"].startswith("bug: ")
     assert (line["before"]["settled"], line["after"]["settled"]) == (3, 4)
 

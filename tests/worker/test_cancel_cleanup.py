@@ -63,29 +63,23 @@ async def test_a_worker_process_tells_the_code_as_well(engine: Engine, log: Path
 
 
 async def test_code_that_cleans_up_for_too_long_is_ended_hard(
-    engine: Engine, log: Path, capsys: pytest.CaptureFixture[str]
+    engine: Engine, log: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with working(engine, jobs.stubborn) as worker:
         run_id = await begin(engine, jobs.stubborn, log)
         await cancels.cancel_run(engine, 1, run_id)
         await until(lambda: worker.status.executing == 0, "its slot is free")
     assert read(log) == ["begun", "ended hard"]
-    assert "has not ended in time" in capsys.readouterr().out
+    assert "has not ended in time" in caplog.text
 
 
 async def test_a_thread_that_does_not_look_keeps_its_slot_and_the_log_says_so(
-    engine: Engine, log: Path, capsys: pytest.CaptureFixture[str]
+    engine: Engine, log: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with working(engine, jobs.deaf) as worker:
         run_id = await begin(engine, jobs.deaf, log)
         await cancels.cancel_run(engine, 1, run_id)
-        said: list[str] = []
-
-        def is_said() -> bool:
-            said.append(capsys.readouterr().out)
-            return "current_run().cancelled" in "".join(said)
-
-        await until(is_said, "the log names the thread")
+        await until(lambda: "current_run().cancelled" in caplog.text, "the log names the thread")
         assert worker.status.executing == 1
         Path(f"{log}.gate").touch()
         await until(lambda: worker.status.executing == 0, "its slot is free")

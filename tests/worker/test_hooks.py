@@ -257,7 +257,7 @@ async def test_an_error_in_a_hook_before_the_end_fails_the_attempt(engine: Engin
 
 @pytest.mark.parametrize("moment", IS_LOGGED)
 async def test_an_error_in_a_hook_after_the_end_changes_nothing(
-    engine: Engine, moment: str, capsys: pytest.CaptureFixture[str]
+    engine: Engine, moment: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = make_task(note_run, "broken")
     getattr(broken, moment)(raising(moment))
@@ -268,7 +268,7 @@ async def test_an_error_in_a_hook_after_the_end_changes_nothing(
         run = await execute(engine, broken, {"failures": failures}, max_attempts=1)
     assert run.status is (RunStatus.FAILED if failures else RunStatus.COMPLETED)
     assert called == [f"ok {not failures}"], "those that follow are called"
-    assert "a hook failed" in capsys.readouterr().out
+    assert "a hook failed" in caplog.text
 
 
 async def test_a_middleware_that_fails_on_its_way_out_fails_what_had_succeeded(engine: Engine) -> None:

@@ -70,9 +70,7 @@ async def test_a_process_is_killed_whatever_its_code_does(engine: Engine, log: P
 
 
 @pytest.mark.parametrize("task", [jobs.cpu, jobs.cpu_in_process], ids=["thread", "process"])
-async def test_seconds_of_cpu_are_counted_where_the_task_says_so(
-    engine: Engine, task: Task[Any, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_seconds_of_cpu_are_counted_where_the_task_says_so(engine: Engine, task: Task[Any, Any]) -> None:
     """Twice in the same thread or process: what was used before is not this run's."""
     async with working(engine, task, concurrency=1):
         for _ in range(2):

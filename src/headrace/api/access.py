@@ -9,7 +9,9 @@ from typing import Final
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-log = structlog.get_logger("headrace.access")
+from headrace.logs import get_logger
+
+log = get_logger("headrace.access")
 
 _SIGNATURE: Final = re.compile(r"(?<=/callback/).*", re.DOTALL)
 """What follows there is all that it takes to complete a token."""

@@ -10,13 +10,13 @@ from typing import Any, Final
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 import msgspec
-import structlog
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from headrace.logs import get_logger
 from headrace.payloads import PayloadStoreError
 
-log = structlog.get_logger("headrace.api")
+log = get_logger("headrace.api")
 
 RETRY_AFTER: Final = 1
 """Seconds after which a client may try again what the database or the payload store could not do."""

@@ -11,17 +11,17 @@ import threading
 from collections.abc import Callable, Generator
 from typing import Final
 
-import structlog
 import uvicorn
 
 from headrace.api.app import build_app
 from headrace.engine import dev_sessions, keys, sweeps
 from headrace.engine.engine import Engine
 from headrace.errors import ConfigurationError
+from headrace.logs import get_logger
 from headrace.settings import Settings
 from headrace.timeouts import happens_within
 
-log = structlog.get_logger("headrace.api")
+log = get_logger("headrace.api")
 
 KEEP_ALIVE: Final = 75
 """Seconds for which an idle connection is kept: longer than clients keep theirs, so that they close first."""

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-import structlog
-
 from headrace import metrics
 from headrace.engine.batch_audit import audit_batches, log_repairs
 from headrace.engine.engine import Engine
 from headrace.engine.waits import complete_targets, wake_runs
 from headrace.ids import format_run_id
+from headrace.logs import get_logger
 from headrace.store.statements import Plan, query
 
 SLICE: Final = 2000
@@ -25,7 +24,7 @@ SLICE: Final = 2000
 
 _START: Final = (-1, UUID(int=0))
 
-_log = structlog.get_logger("headrace.audit")
+_log = get_logger("headrace.audit")
 
 
 @dataclass(slots=True)

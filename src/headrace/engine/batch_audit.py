@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
-import structlog
-
 from headrace.engine.waits import complete_targets
 from headrace.ids import format_batch_id
+from headrace.logs import get_logger
 from headrace.store.statements import Plan, Record, query
 
 QUIET: Final = 60.0
@@ -26,7 +25,7 @@ MOST_ITEMS: Final = 200_000
 
 _FIRST: Final = UUID(int=0)
 
-_log = structlog.get_logger("headrace.audit")
+_log = get_logger("headrace.audit")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,13 @@ from uuid import UUID
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 import msgspec
-import structlog
 
 from headrace.engine.bulk_actions import BulkKind, read_filter
 from headrace.engine.cancels import CANCELED, cancel_runs
 from headrace.engine.engine import Engine
 from headrace.engine.listings import choose_runs
 from headrace.engine.replays import replay_runs
+from headrace.logs import get_logger
 from headrace.store.statements import Plan, query
 
 _SELECTED: Final = 2_000
@@ -38,7 +38,7 @@ _UNFIT: Final = (
 )
 """What one run may raise by what it is, at any time: it must not hold up the others."""
 
-_log = structlog.get_logger("headrace.engine")
+_log = get_logger("headrace.engine")
 
 
 @dataclass(slots=True)

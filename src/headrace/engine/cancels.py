@@ -12,11 +12,11 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-import structlog
 
 from headrace.engine.completions import settle_ends
 from headrace.engine.engine import Engine
 from headrace.engine.outcomes import RunCanceled, RunEnded, RunMissing
+from headrace.logs import get_logger
 from headrace.protocol.statuses import RunStatus
 from headrace.store.statements import Plan, Record, query
 from headrace.store.store import DATABASE_ERRORS
@@ -35,7 +35,7 @@ EXPIRED: Final = {
 
 _CHUNK: Final = 1000
 
-_log = structlog.get_logger("headrace.engine")
+_log = get_logger("headrace.engine")
 
 
 async def cancel_run(

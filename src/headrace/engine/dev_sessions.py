@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
-import structlog
-
 from headrace.engine.cancels import cancel_runs, cancel_trees
 from headrace.engine.engine import Engine
 from headrace.engine.environments import find_environment
+from headrace.logs import get_logger
 from headrace.settings import Settings
 from headrace.store.statements import Plan, Record, query
 from headrace.store.store import DATABASE_ERRORS
@@ -31,7 +30,7 @@ _CHUNK: Final = 500
 _FORGOTTEN: Final = 5_000
 _LONGEST_BEAT: Final = 5.0
 
-_log = structlog.get_logger("headrace.engine")
+_log = get_logger("headrace.engine")
 
 
 async def keep_session(engine: Engine) -> None:

@@ -13,8 +13,8 @@ from collections import Counter
 from typing import Any, Final
 
 import asyncpg
-import structlog
 
+from headrace.logs import get_logger
 from headrace.settings import Settings
 from headrace.store.store import DATABASE_ERRORS, Store
 from headrace.timeouts import happens_within
@@ -26,7 +26,7 @@ _SPACING: Final = 0.05
 _RECONNECT_DELAY: Final = 1.0
 _PROBE_INTERVAL: Final = 30.0
 
-_log = structlog.get_logger("headrace.notices")
+_log = get_logger("headrace.notices")
 
 
 class Notices:

@@ -14,8 +14,6 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final
 from uuid import UUID
 
-import structlog
-
 from headrace.engine.audits import AuditPlace, audit_once
 from headrace.engine.bulk_steps import BulkCarrier
 from headrace.engine.cancels import cancel_runs, cancel_tree_step, expire_runs
@@ -26,6 +24,7 @@ from headrace.engine.rescues import find_pinned_lanes, rescue_arguments, worker_
 from headrace.engine.ticks import fire_due
 from headrace.engine.tokens import expire_tokens
 from headrace.engine.waits import complete_targets, wake_runs
+from headrace.logs import get_logger
 from headrace.store.statements import Plan, query
 from headrace.store.store import DATABASE_ERRORS
 from headrace.timeouts import happens_within
@@ -37,7 +36,7 @@ _SHORTEST_PAUSE: Final = 0.01
 
 _NOT_SEALED: Final = {"type": "INTERNAL_ERROR", "code": "BATCH_NOT_SEALED", "message": "Its batch was never sealed."}
 
-_log = structlog.get_logger("headrace.sweeps")
+_log = get_logger("headrace.sweeps")
 
 
 @dataclass(slots=True)

@@ -17,7 +17,6 @@ from typing import Final
 from uuid import UUID
 
 import msgspec
-import structlog
 
 from headrace.crons import CatchUp, Ticker, read_cron
 from headrace.engine.items import Origin
@@ -27,6 +26,7 @@ from headrace.engine.runs import TriggerAnswer, make_run
 from headrace.engine.schedule_outcomes import ScheduleView, TicksFired
 from headrace.engine.schedules import check_options, read_schedule
 from headrace.ids import format_schedule_id
+from headrace.logs import get_logger
 from headrace.protocol.options import RunOptions
 from headrace.protocol.schedules import ScheduledPayload
 from headrace.settings import Settings
@@ -41,7 +41,7 @@ _MOST_RUNS: Final = 500
 _MOST_FRESH: Final = 10_000
 _SECOND: Final = timedelta(seconds=1)
 
-_log = structlog.get_logger("headrace.ticks")
+_log = get_logger("headrace.ticks")
 
 
 @dataclass(slots=True)

@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import structlog
-
 from headrace.engine.declarations import apply_declarations
 from headrace.engine.engine import Engine
 from headrace.engine.outcomes import WorkerLease
+from headrace.logs import get_logger
 from headrace.settings import Settings
 from headrace.store.statements import Plan, query
 
-_log = structlog.get_logger("headrace.versions")
+_log = get_logger("headrace.versions")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,13 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-import structlog
-
 from headrace import metrics
 from headrace.engine.claims import claim_runs, give_back_runs
 from headrace.engine.engine import Engine
 from headrace.engine.holdings import list_held_runs
 from headrace.engine.outcomes import LeaseLost, WorkerLease
 from headrace.engine.turns import Turns
+from headrace.logs import get_logger
 from headrace.store.store import DATABASE_ERRORS
 from headrace.timeouts import happens_within
 from headrace.worker.completer import Completer
@@ -37,7 +36,7 @@ _FIRST_DELAY: Final = 0.1
 _LONGEST_DELAY: Final = 2.0
 _HINT_WAIT: Final = 3600.0
 
-_log = structlog.get_logger("headrace.worker")
+_log = get_logger("headrace.worker")
 
 
 class Claimer:

@@ -15,13 +15,13 @@ from uuid import UUID
 
 import asyncpg
 import msgspec
-import structlog
 
 from headrace import metrics
 from headrace.engine.completions import finish_runs
 from headrace.engine.engine import Engine
 from headrace.engine.outcomes import Finish, Packet, WorkerLease
 from headrace.ids import format_run_id
+from headrace.logs import get_logger
 from headrace.protocol.statuses import RunStatus
 from headrace.store.store import DATABASE_ERRORS
 from headrace.timeouts import happens_within
@@ -48,7 +48,7 @@ _UNSTORABLE: Final = (
 )
 """What says that something in the chunk can't be written, ever: then it is found and reported as that."""
 
-_log = structlog.get_logger("headrace.worker")
+_log = get_logger("headrace.worker")
 
 
 class Report(NamedTuple):

@@ -16,7 +16,6 @@ from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
-import structlog
 
 from headrace import telemetry
 from headrace.durable import ops
@@ -26,6 +25,7 @@ from headrace.engine.journals import RunLostError
 from headrace.engine.outcomes import ClaimedRun, Lineage, Point, WorkerLease
 from headrace.errors import HeadraceError, LimitError, NondeterminismError
 from headrace.ids import format_run_id
+from headrace.logs import get_logger
 from headrace.payloads import PayloadStoreError
 from headrace.worker.answers import describe_outcome, has_failed
 from headrace.worker.outbox import Asked, Desk, Outbox
@@ -40,7 +40,7 @@ _LOOK_AGAIN: Final = 0.02
 _LOCK_PATIENCE: Final = 0.5
 """Seconds after which tasks that wait for locks are taken to wait for each other."""
 
-_log = structlog.get_logger("headrace.worker")
+_log = get_logger("headrace.worker")
 
 
 class Conductor:

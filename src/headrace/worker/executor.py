@@ -23,7 +23,6 @@ from typing import Any, Final, Literal
 from uuid import UUID
 
 import msgspec
-import structlog
 
 from headrace import metrics, telemetry
 from headrace.durable.port import enter_port
@@ -33,6 +32,7 @@ from headrace.engine.lanes import LaneName
 from headrace.engine.outcomes import JSON_TYPE, ClaimedRun, Finish, Packet, WorkerLease
 from headrace.errors import ConfigurationError
 from headrace.ids import format_run_id
+from headrace.logs import get_logger
 from headrace.payloads import STORED_TYPE, PayloadStoreError
 from headrace.protocol.statuses import RunStatus
 from headrace.store.store import DATABASE_ERRORS
@@ -64,7 +64,7 @@ _CLEAN_UP_SECONDS: Final = 5.0
 Put = Callable[[WorkerLease, Finish, str, float], None]
 """Takes the end of an attempt: ``Completer.put``."""
 
-_log = structlog.get_logger("headrace.worker")
+_log = get_logger("headrace.worker")
 
 
 class _Raised:

@@ -6,18 +6,17 @@ import asyncio
 import time
 from typing import Final
 
-import structlog
-
 from headrace.engine.engine import Engine
 from headrace.engine.outcomes import LeaseLost
 from headrace.engine.workers import renew_lease
+from headrace.logs import get_logger
 from headrace.store.store import DATABASE_ERRORS
 from headrace.timeouts import happens_within
 from headrace.worker.tenure import Tenure
 
 _RETRY_DELAY: Final = 0.2
 
-_log = structlog.get_logger("headrace.worker")
+_log = get_logger("headrace.worker")
 
 
 class Heartbeat:

@@ -15,19 +15,18 @@ from contextlib import AbstractContextManager, asynccontextmanager, contextmanag
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
-import structlog
-
 from headrace import hooks
 from headrace.durable import ops
 from headrace.durable.port import inside_hook
 from headrace.engine.outcomes import Packet
 from headrace.errors import ConfigurationError, MaxDurationError
 from headrace.hooks import Decision, Event, Hook, HookSet, Moment, WaitInfo
+from headrace.logs import get_logger
 from headrace.tasks import RunContext, Task
 from headrace.worker.calls import encode_output
 from headrace.worker.retries import Failure, change_failure, decide_failure, describe_exception
 
-_log = structlog.get_logger("headrace.worker")
+_log = get_logger("headrace.worker")
 
 
 class Returned(NamedTuple):

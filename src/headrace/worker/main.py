@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
-import structlog
 from prometheus_client import start_http_server
 
 from headrace import metrics
@@ -19,7 +18,7 @@ from headrace.engine.dev_sessions import beat_session
 from headrace.engine.engine import Engine
 from headrace.engine.sweeps import run_sweeps
 from headrace.errors import ConfigurationError
-from headrace.logs import add_context, set_up_logs
+from headrace.logs import add_context, get_logger, set_up_logs
 from headrace.settings import Settings
 from headrace.tasks import Task
 from headrace.worker.calls import log_context
@@ -33,7 +32,7 @@ EXIT_CUT_OFF: Final = 3
 
 _SWEEP_SECONDS: Final = 5.0
 
-_log = structlog.get_logger("headrace.worker")
+_log = get_logger("headrace.worker")
 
 
 def run_worker(

@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID
 
-import structlog
-
 from headrace.engine.deeds import Fence, PointWrite
 from headrace.engine.engine import Engine
 from headrace.engine.journals import RunLostError, write_points
 from headrace.engine.outcomes import Point
 from headrace.engine.shown import find_above
+from headrace.logs import get_logger
 from headrace.store.store import DATABASE_ERRORS
 from headrace.worker.deeds import Deeds
 from headrace.worker.watcher import Watcher
@@ -23,7 +22,7 @@ _FLUSH_POINTS: Final = 500
 _FIRST_DELAY: Final = 0.05
 _LONGEST_DELAY: Final = 2.0
 
-_log = structlog.get_logger("headrace.worker")
+_log = get_logger("headrace.worker")
 
 
 @dataclass(slots=True)

@@ -10,11 +10,10 @@ from collections.abc import Coroutine
 from typing import Any, Final
 from uuid import UUID
 
-import structlog
-
 from headrace.engine.engine import Engine
 from headrace.engine.holdings import list_held_runs
 from headrace.engine.runs import find_run
+from headrace.logs import get_logger
 from headrace.protocol.statuses import RunStatus
 from headrace.store.store import DATABASE_ERRORS
 from headrace.worker.executor import Executor
@@ -25,7 +24,7 @@ _LONGEST_WAIT: Final = 10.0
 
 _RETRY_DELAY: Final = 0.5
 
-_log = structlog.get_logger("headrace.worker")
+_log = get_logger("headrace.worker")
 
 
 class Recalls:

@@ -12,18 +12,17 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import structlog
-
 from headrace import metrics
 from headrace.engine.engine import Engine
 from headrace.engine.outcomes import WorkerLease
 from headrace.engine.workers import TaskRegistration, register_worker
+from headrace.logs import get_logger
 from headrace.store.store import DATABASE_ERRORS
 
 _FIRST_DELAY: Final = 0.1
 _LONGEST_DELAY: Final = 2.0
 
-_log = structlog.get_logger("headrace.worker")
+_log = get_logger("headrace.worker")
 
 
 class Tenure:

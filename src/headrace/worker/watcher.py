@@ -10,17 +10,16 @@ import time
 from typing import Final, Protocol
 from uuid import UUID
 
-import structlog
-
 from headrace.engine.engine import Engine
 from headrace.engine.journals import end_due_points, read_points
 from headrace.engine.outcomes import Point
+from headrace.logs import get_logger
 from headrace.store.store import DATABASE_ERRORS
 from headrace.timeouts import happens_within
 
 _RETRY_DELAY: Final = 0.5
 
-_log = structlog.get_logger("headrace.worker")
+_log = get_logger("headrace.worker")
 
 
 class Waiter(Protocol):

@@ -7,13 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-import structlog
-
 from headrace.engine.engine import Engine
 from headrace.engine.environments import find_environment
 from headrace.engine.outcomes import WorkerLease
 from headrace.engine.workers import TaskRegistration, retire_worker
 from headrace.errors import ConfigurationError
+from headrace.logs import get_logger
 from headrace.store.store import DATABASE_ERRORS
 from headrace.tasks import Task
 from headrace.worker.claimer import Claimer
@@ -36,7 +35,7 @@ CANCEL_SECONDS: Final = 2.0
 
 State = Literal["starting", "running", "draining", "stopped"]
 
-_log = structlog.get_logger("headrace.worker")
+_log = get_logger("headrace.worker")
 
 
 @dataclass(frozen=True, slots=True)
