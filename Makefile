@@ -7,7 +7,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 ARGS ?=
 
-.PHONY: install demo test check unit bench lock clean
+.PHONY: install demo test check unit coverage bench lock clean
 
 install: .venv/.installed
 
@@ -37,8 +37,14 @@ check: install
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 
+# Tests wait more than they compute: more processes than cores. A file stays in one process, with its database server.
+UNIT := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+
 unit: install
-	$(BIN)/python -m pytest --cov=headrace --cov-report=term:skip-covered
+	$(UNIT) --quiet --durations 10
+
+coverage: install
+	$(UNIT) --quiet --cov=headrace --cov-report=term:skip-covered
 
 bench: install
 	$(BIN)/headrace bench $(ARGS)

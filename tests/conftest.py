@@ -37,6 +37,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--program", default=None, help="one program, as JSON, to carry out instead of random ones")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: where several processes share the tests, none is left alone with them at the end."""
+    items.sort(key=lambda item: item.path.parent.name != "chaos")
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace import Retry, metadata, task
+from headrace import Queue, Retry, metadata, task
 
 from .documents import Parcel, Retained
 from .library import open_library
@@ -12,7 +12,12 @@ class RetainError(Exception):
     """Some documents of a parcel could not be retained; the others were."""
 
 
-@task(id="retain-documents", queue="retain", retry=Retry(max_attempts=4, min_delay=0.2))
+# Each run has a connection of its own: a limit on the queue holds for all workers together, so that however many there
+# are, PostgreSQL (max_connections, 100 by default) has room for them.
+RETAIN = Queue("retain", concurrency_limit=16)
+
+
+@task(id="retain-documents", queue=RETAIN, retry=Retry(max_attempts=4, min_delay=0.2))
 async def retain_documents(parcel: Parcel) -> list[Retained]:
     """Retains the documents of a parcel. Raises RetainError where some could not be, after it has done the others.
 
