@@ -22,12 +22,19 @@ install: .venv/.installed
 demo: install
 	$(BIN)/headrace demo $(ARGS)
 
-# PgBouncer stands between headrace and PostgreSQL in one of the tests, and the published TypeScript SDK drives the server
-# in another: Debian's package, and npm's (which needs Node.js 20 or newer).
+# PgBouncer stands between headrace and PostgreSQL in one of the tests, PostgreSQL 15 beside 18 in others, and the published
+# TypeScript SDK drives the server in another: Debian's packages, and npm's (which needs Node.js 20 or newer).
+APT := apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
+# The package would make and start a server of its own, which nobody asked for: while this file is there it makes none.
+NO_CLUSTER := /etc/postgresql-common/createcluster.d/headrace-tests.conf
+
 test: install
-	@command -v pgbouncer >/dev/null || test -x /usr/sbin/pgbouncer || \
-		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends pgbouncer >/dev/null; } || \
+	@command -v pgbouncer >/dev/null || test -x /usr/sbin/pgbouncer || { $(APT) pgbouncer >/dev/null; } || \
 		echo "PgBouncer is not here and can't be installed: the tests that go through it will fail"
+	@test -n "$$HEADRACE_TEST_POSTGRES_15" || test -x /usr/lib/postgresql/15/bin/postgres || \
+		{ trap 'rm -f $(NO_CLUSTER)' EXIT; mkdir -p $(dir $(NO_CLUSTER)) && echo "create_main_cluster = false" >$(NO_CLUSTER) && \
+		$(APT) postgresql-15 >/dev/null; } || \
+		echo "PostgreSQL 15 is not here and can't be installed: the tests that use it will fail, unless HEADRACE_TEST_POSTGRES_15 names the folder of its programs"
 	@cd tests/compat && npm ci --silent --no-audit --no-fund
 	@$(MAKE) --no-print-directory check unit
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import tempfile
 import uuid
 from collections.abc import AsyncGenerator, Generator
@@ -23,9 +24,10 @@ from headrace.settings import Settings
 from headrace.store.embedded import EmbeddedPostgres
 from headrace.store.migrate import migrate_database
 from tests.guards import list_guards
+from tests.postgres_15 import old_postgres, running_old_postgres
 from tests.server_fixture import server
 
-__all__ = ["server"]
+__all__ = ["old_postgres", "server"]
 
 _numbers = itertools.count()
 
@@ -49,7 +51,11 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def postgres() -> Generator[str]:
-    """The URL of a private PostgreSQL, in which databases may be made."""
+    """The URL of a private PostgreSQL, in which databases may be made: the newest, or with HEADRACE_TEST_POSTGRES=15 the oldest."""
+    if os.environ.get("HEADRACE_TEST_POSTGRES") == "15":
+        with running_old_postgres() as old:
+            yield old.url
+        return
     with tempfile.TemporaryDirectory(prefix="hr-test-", ignore_cleanup_errors=True) as folder:
         server = EmbeddedPostgres(Path(folder))
         url = server.start()
