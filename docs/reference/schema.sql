@@ -51,6 +51,27 @@ CREATE TYPE headrace.token_status AS ENUM (
     'COMPLETED',
     'TIMED_OUT'
 );
+CREATE FUNCTION headrace.become_store(store_key text, store_name text, store_fleet uuid) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    guarded text;
+    ordinal integer := position(store_key IN '0123456789abcdefghijklmnopqrstuvwxyz') - 1;
+BEGIN
+    IF ordinal < 0 OR length(store_key) <> 1 THEN
+        RAISE EXCEPTION 'a store''s key is one of 0-9 and a-z, not %', store_key;
+    END IF;
+    FOREACH guarded IN ARRAY ARRAY['runs', 'batches', 'tokens'] LOOP
+        EXECUTE format('ALTER TABLE headrace.%I DROP CONSTRAINT IF EXISTS %I', guarded, guarded || '_owned');
+        EXECUTE format(
+            'ALTER TABLE headrace.%I ADD CONSTRAINT %I CHECK (get_byte(uuid_send(id), 15) = %s)',
+            guarded, guarded || '_owned', ordinal
+        );
+    END LOOP;
+    UPDATE headrace.identity SET key = store_key, name = store_name, fleet = store_fleet;
+END
+$$;
+COMMENT ON FUNCTION headrace.become_store(store_key text, store_name text, store_fleet uuid) IS 'Makes an empty database the store with this key; fails where it holds rows of another one''s.';
 CREATE FUNCTION headrace.clock() RETURNS timestamp with time zone
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN (now() + (COALESCE(NULLIF(current_setting('headrace.clock_shift'::text, true), ''::text), '0'::text))::interval);
@@ -177,6 +198,7 @@ CREATE TABLE headrace.batches (
     CONSTRAINT batches_check CHECK ((accepted <= run_count)),
     CONSTRAINT batches_check1 CHECK (((settled <= accepted) AND (succeeded <= settled) AND (prefailed <= settled) AND (aliased <= accepted))),
     CONSTRAINT batches_check2 CHECK (((sealed_at IS NULL) OR (status = 'ABORTED'::headrace.batch_status) OR ((accepted = run_count) AND (highest_index = (run_count - 1))))),
+    CONSTRAINT batches_owned CHECK ((get_byte(uuid_send(id), 15) = 0)),
     CONSTRAINT batches_run_count_check CHECK ((run_count > 0)),
     CONSTRAINT batches_start_policy_check CHECK ((start_policy = ANY (ARRAY['add'::text, 'seal'::text])))
 )
@@ -260,6 +282,15 @@ CREATE TABLE headrace.idempotency_keys (
     fingerprint bytea,
     expires_at timestamp with time zone NOT NULL
 );
+CREATE TABLE headrace.identity (
+    one boolean DEFAULT true NOT NULL,
+    key text NOT NULL,
+    name text NOT NULL,
+    fleet uuid DEFAULT gen_random_uuid() NOT NULL,
+    CONSTRAINT identity_key_check CHECK ((key ~ '^[0-9a-z]$'::text)),
+    CONSTRAINT identity_one_check CHECK (one)
+);
+COMMENT ON TABLE headrace.identity IS 'Which store this database is, and of which installation: one row.';
 CREATE TABLE headrace.journal (
     environment_id integer NOT NULL,
     run_id uuid NOT NULL,
@@ -385,7 +416,8 @@ CREATE TABLE headrace.runs (
     CONSTRAINT runs_check CHECK (((batch_id IS NULL) = (batch_index IS NULL))),
     CONSTRAINT runs_check1 CHECK (((batch_id IS NULL) OR (id = headrace.item_run_id(batch_id, batch_index)))),
     CONSTRAINT runs_check2 CHECK (((concurrency_key IS NULL) OR (order_key IS NULL))),
-    CONSTRAINT runs_check3 CHECK ((((order_key IS NULL) = (order_number IS NULL)) AND ((order_key IS NULL) = (order_lane_id IS NULL))))
+    CONSTRAINT runs_check3 CHECK ((((order_key IS NULL) = (order_number IS NULL)) AND ((order_key IS NULL) = (order_lane_id IS NULL)))),
+    CONSTRAINT runs_owned CHECK ((get_byte(uuid_send(id), 15) = 0))
 )
 WITH (fillfactor='90', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_cost_delay='0');
 CREATE TABLE headrace.tokens (
@@ -401,7 +433,8 @@ CREATE TABLE headrace.tokens (
     output_type text,
     created_at timestamp with time zone NOT NULL,
     completed_at timestamp with time zone,
-    CONSTRAINT tokens_check CHECK (((status = 'WAITING'::headrace.token_status) = (completed_at IS NULL)))
+    CONSTRAINT tokens_check CHECK (((status = 'WAITING'::headrace.token_status) = (completed_at IS NULL))),
+    CONSTRAINT tokens_owned CHECK ((get_byte(uuid_send(id), 15) = 0))
 );
 CREATE VIEW headrace.point_outcomes AS
  SELECT j.environment_id,
@@ -500,6 +533,21 @@ CREATE TABLE headrace.schedules (
     CONSTRAINT schedules_check CHECK ((declared = (deduplication_key IS NULL)))
 )
 WITH (fillfactor='80');
+CREATE TABLE headrace.stores (
+    key text NOT NULL,
+    name text NOT NULL,
+    url text,
+    weight double precision DEFAULT 1 NOT NULL,
+    state text DEFAULT 'active'::text NOT NULL,
+    opens_at timestamp with time zone DEFAULT now() NOT NULL,
+    added_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT stores_key_check CHECK ((key ~ '^[0-9a-z]$'::text)),
+    CONSTRAINT stores_name_check CHECK ((name ~ '^[a-z][a-z0-9-]{0,62}$'::text)),
+    CONSTRAINT stores_state_check CHECK ((state = ANY (ARRAY['active'::text, 'draining'::text, 'removed'::text]))),
+    CONSTRAINT stores_weight_check CHECK (((weight >= (0)::double precision) AND (weight <= (1000000)::double precision)))
+);
+COMMENT ON TABLE headrace.stores IS 'In the home store: all stores. A key is never given twice, because ids hold it.';
+COMMENT ON COLUMN headrace.stores.opens_at IS 'No new root goes there before: by then every process has read this row.';
 ALTER TABLE headrace.versions ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME headrace.versions_id_seq
     START WITH 1
@@ -555,6 +603,8 @@ ALTER TABLE ONLY headrace.environments
     ADD CONSTRAINT environments_slug_key UNIQUE (slug);
 ALTER TABLE ONLY headrace.idempotency_keys
     ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (environment_id, scope, key_hash);
+ALTER TABLE ONLY headrace.identity
+    ADD CONSTRAINT identity_pkey PRIMARY KEY (one);
 ALTER TABLE ONLY headrace.journal
     ADD CONSTRAINT journal_pkey PRIMARY KEY (environment_id, run_id, point);
 ALTER TABLE ONLY headrace.lanes
@@ -569,6 +619,10 @@ ALTER TABLE ONLY headrace.runs
     ADD CONSTRAINT runs_pkey PRIMARY KEY (environment_id, id);
 ALTER TABLE ONLY headrace.schedules
     ADD CONSTRAINT schedules_pkey PRIMARY KEY (environment_id, id);
+ALTER TABLE ONLY headrace.stores
+    ADD CONSTRAINT stores_name_key UNIQUE (name);
+ALTER TABLE ONLY headrace.stores
+    ADD CONSTRAINT stores_pkey PRIMARY KEY (key);
 ALTER TABLE ONLY headrace.tasks
     ADD CONSTRAINT tasks_pkey PRIMARY KEY (environment_id, id);
 ALTER TABLE ONLY headrace.tokens

@@ -44,7 +44,18 @@ class Settings:
         ),
     ] = "none"
     listen_url: Annotated[str, Setting("PostgreSQL to LISTEN on where database_url goes through a pooler")] = ""
-    pool_size: Annotated[int, Setting("most connections of one process", at_least=2)] = 10
+    pool_size: Annotated[int, Setting("most connections of one process to one store", at_least=2)] = 10
+    stores: Annotated[
+        str,
+        Setting("more databases to keep runs in, by name: s1=postgresql://...,s2=postgresql://... (headrace stores)"),
+    ] = ""
+    store_grace: Annotated[
+        float,
+        Setting("a store that is added takes new roots after so long, when every process knows it", at_least=0),
+    ] = 10.0
+    store_patience: Annotated[
+        float, Setting("a store that does not answer a question to all for so long is left out", at_least=0.1)
+    ] = 5.0
     api_url: Annotated[str, Setting("where clients find the server")] = "http://127.0.0.1:8030"
     api_key: Annotated[str, Setting("key that clients send; at first start the key of environment dev")] = ""
     host: Annotated[str, Setting("address that the server binds")] = "127.0.0.1"

@@ -42,7 +42,7 @@ from headrace.engine.outcomes import (
 from headrace.engine.rows import read_batch, read_json, read_run
 from headrace.engine.waiting import await_end
 from headrace.engine.waits import complete_targets
-from headrace.ids import MAX_ITEM_INDEX, mint_batch_id, parse_run_id
+from headrace.ids import HOME_STORE, MAX_ITEM_INDEX, mint_batch_id, parse_run_id
 from headrace.payloads import STORED_TYPE
 from headrace.protocol.batches import CreateBatch
 from headrace.protocol.statuses import RunStatus
@@ -65,9 +65,16 @@ async def create_batch(
     """Creates an empty, unsealed batch; or finds the one that the same request or idempotency key made before."""
     if refused := _refuse_batch(request, engine.settings):
         return refused
+    engine = _choose_store(engine, request)
     return await engine.store.run_plan(
         open_batch(
-            environment_id, request, engine.settings, request_id=request_id, traceparent=traceparent, lineage=lineage
+            environment_id,
+            request,
+            engine.settings,
+            request_id=request_id,
+            traceparent=traceparent,
+            lineage=lineage,
+            store=engine.key,
         )
     )
 
@@ -87,6 +94,7 @@ async def submit_batch(
     """
     if refused := _refuse_batch(request, engine.settings):
         return refused
+    engine = _choose_store(engine, request)
     lanes = LaneFinder(environment_id, engine.lanes)
     while True:
         plan = fill_batch(
@@ -113,10 +121,17 @@ async def submit_batch(
     return answer
 
 
+def _choose_store(engine: Engine, request: CreateBatch) -> Engine:
+    """That of the parent, so that a tree is never in two stores; else any that takes roots."""
+    parent = parse_run_id(request.parent_run_id) if request.parent_run_id else None
+    return engine.stores.pick() if parent is None else engine.at(parent)
+
+
 async def admit_stream(
     engine: Engine, environment_id: int, batch_id: UUID
 ) -> StreamOpen | StreamDone | StreamRefused | BatchMissing:
     """What a stream of items may do, before its body is read."""
+    engine = engine.at(batch_id)
     batch = await find_batch(engine, environment_id, batch_id)
     return judge_stream(batch) if batch else BatchMissing()
 
@@ -135,6 +150,7 @@ async def store_chunk(
     Items that are there already count as deduplicated: the first one stored wins. ``hold`` is a plan that comes last in the
     transaction and raises where the caller may not store. ``prefers`` is the version of the run that waits for them.
     """
+    engine = engine.at(batch.id)
     if over := next((item for item in items if not 0 <= item.index < (batch.run_count or MAX_ITEM_INDEX + 1)), None):
         return BatchRefused(422, f"Item index {over.index} exceeds batch runCount {batch.run_count}")
     held_for = batch.id if batch.start_policy == "seal" else None
@@ -173,6 +189,7 @@ async def end_stream(
     ``run_count`` names the final count of an open-ended batch. A ``partial`` stream is one segment of several: nothing is
     sealed, and the missing indexes, which cost a look at the whole batch, are not listed.
     """
+    engine = engine.at(batch_id)
     batch = await find_batch(engine, environment_id, batch_id)
     if batch is None:
         return BatchMissing()
@@ -216,17 +233,20 @@ def _refuse_count(batch: BatchState, named: int | None, count: int | None) -> Ba
 
 async def find_batch(engine: Engine, environment_id: int, batch_id: UUID) -> BatchState | None:
     """The batch as it stands, or None where this environment has none with that id."""
+    engine = engine.at(batch_id)
     rows = await engine.store.fetch("find_batch", environment_id, batch_id)
     return read_batch(rows[0]) if rows else None
 
 
 async def list_batch_run_ids(engine: Engine, environment_id: int, batch_id: UUID) -> list[UUID]:
     """The runs of a batch in the order of its items, each once."""
+    engine = engine.at(batch_id)
     return [row["id"] for row in await engine.store.fetch("list_batch_run_ids", environment_id, batch_id)]
 
 
 async def list_batch_errors(engine: Engine, environment_id: int, batch_id: UUID) -> list[BatchItemError]:
     """Items that could not become a run that can start, by index, the first thousand."""
+    engine = engine.at(batch_id)
     rows = await engine.store.fetch("list_batch_errors", environment_id, batch_id)
     errors = [(row, read_json(row["error"])) for row in rows]
     return [BatchItemError(row["batch_index"], row["task"], error["code"], error["message"]) for row, error in errors]
@@ -236,6 +256,7 @@ async def list_batch_results(
     engine: Engine, environment_id: int, batch_id: UUID, *, after: int = -1, limit: int | None = None
 ) -> list[ItemResult]:
     """Ended items with an index above ``after``, by index, at most ``limit``."""
+    engine = engine.at(batch_id)
     rows = await engine.store.fetch(
         "list_batch_results", environment_id, batch_id, after + 1, _ALL_RESULTS if limit is None else limit
     )
@@ -252,6 +273,7 @@ async def list_batch_outcomes(
     indexes: list[int] | None = None,
 ) -> list[ItemOutcome]:
     """How items ended, without their payloads: from index ``start`` on, at most ``limit``, in order; or ``indexes``."""
+    engine = engine.at(batch_id)
     if indexes is None:
         rows = await engine.store.fetch("list_batch_outcomes", environment_id, batch_id, start, limit)
     else:
@@ -271,6 +293,7 @@ async def list_batch_outcomes(
 
 async def await_batch(engine: Engine, environment_id: int, batch_id: UUID, timeout: float) -> BatchState | None:
     """The batch once it has ended, or as it stands after ``timeout`` seconds."""
+    engine = engine.at(batch_id)
     return await await_end(
         engine,
         environment_id,
@@ -290,15 +313,16 @@ def open_batch(
     items: Sequence[StoredItem] = (),
     lineage: Lineage | None = None,
     batch_id: UUID | None = None,
+    store: str = HOME_STORE,
 ) -> Plan[CreateAnswer]:
     """Plan: makes the batch of a request, or finds the one that its request id or idempotency key stands for.
 
     ``items`` are those of a one-shot request: the same key with other items is another request. ``lineage`` is that of its
     items; ``batch_id`` is given by a run that
-    waits for the batch and minted it before: making it again does nothing.
+    waits for the batch and minted it before: making it again does nothing. ``store`` is the key of the one that the plan runs on.
     """
     is_awaited = batch_id is not None
-    batch_id = batch_id or mint_batch_id()
+    batch_id = batch_id or mint_batch_id(store)
     claims: list[KeyClaim] = []
     keyed = request_id or request.idempotency_key
     fingerprint = fingerprint_request([request, *map(_item_fingerprint, items)]) if keyed else b""
@@ -369,6 +393,7 @@ def fill_batch(
         items=items,
         lineage=lineage,
         batch_id=batch_id,
+        store=lanes.store,
     )
     if not isinstance(answer, BatchCreated):
         return answer

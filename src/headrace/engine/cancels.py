@@ -42,6 +42,7 @@ async def cancel_run(
     engine: Engine, environment_id: int, run_id: UUID, *, reason: str | None = None
 ) -> RunCanceled | RunEnded | RunMissing:
     """Cancels a run, and after it what it waits for. A run that has ended is left as it is."""
+    engine = engine.at(run_id)
     error = {**CANCELED, "message": reason} if reason else CANCELED
     rows = await engine.store.run_plan(cancel_runs(environment_id, [run_id], error))
     if not rows:

@@ -1,21 +1,41 @@
-"""What every rule works on: the store, the payload store, the settings and the notices of one process."""
+"""What every rule works on: a store, the payload store, the settings and the notices of one process.
+
+There is one Engine a store; all of a process know each other through ``stores``. With one store there is one.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import asyncio
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+from uuid import UUID
 
 from headrace.engine.key_memory import KeyMemory
 from headrace.engine.lanes import LaneBook
-from headrace.engine.notices import Notices
+from headrace.engine.notices import STORES_CHANNEL, Notices
+from headrace.engine.registry import ensure_stores, load_records
+from headrace.errors import ConfigurationError
+from headrace.ids import HOME_STORE
+from headrace.logs import get_logger
 from headrace.payloads import Payloads
 from headrace.settings import Settings
 from headrace.store.migrate import check_schema
-from headrace.store.store import Store
+from headrace.store.router import StoreRecord, Stores
+from headrace.store.store import DATABASE_ERRORS, Store
+
+_REFRESH_SECONDS: Final = 5.0
+"""How often the registry is read; less than ``store_grace``, so that a store is known before anything is in it."""
+
+_log = get_logger("headrace.stores")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Engine:
-    """The engine of one process: ``engine = await Engine.open(settings)``, then ``await engine.close()``."""
+    """The engine of one process on one store: ``engine = await Engine.open(settings)``, then ``await engine.close()``.
+
+    Functions of the engine take that of any store and find the right one by themselves: ``at`` for what has an id,
+    ``home`` for the control plane.
+    """
 
     store: Store
     payloads: Payloads
@@ -23,27 +43,121 @@ class Engine:
     notices: Notices
     lanes: LaneBook = field(default_factory=LaneBook)
     keys: KeyMemory = field(default_factory=KeyMemory)
+    key: str = HOME_STORE
+    name: str = "home"
+    listens: bool = False
+    known: Stores[Engine] | None = None
+    refreshing: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(cls, settings: Settings, *, listen: bool = False) -> Engine:
-        """Connects, and with ``listen`` takes hints from other processes.
+        """Connects, and with ``listen`` takes hints from other processes. That of the home store.
 
-        Raises ConfigurationError where the database can't be reached or lacks migrations.
+        Raises ConfigurationError where the database can't be reached, lacks migrations or is not the home store.
         """
         payloads = Payloads.open(settings)
         store = await Store.open(settings)
         try:
             async with store.connect() as connection, connection.transaction():
                 await check_schema(connection)
+                own = await connection.fetchrow("SELECT key, name FROM headrace.identity")
+            _check_home(own)
         except BaseException:
             await store.close()
             raise
-        notices = Notices(store, settings)
+        engine = cls(store, payloads, settings, Notices(store, settings), listens=listen)
+        try:
+            if settings.stores:
+                await ensure_stores(engine)
+            await engine.refresh_stores()
+        except BaseException:
+            await engine.close()
+            raise
         if listen:
-            notices.start_listening()
-        return cls(store, payloads, settings, notices)
+            engine.notices.start_listening()
+        engine.refreshing = asyncio.create_task(engine.follow_stores())
+        return engine
+
+    @property
+    def stores(self) -> Stores[Engine]:
+        """The engines of all stores."""
+        if self.known is None:
+            self.known = Stores(self, patience=self.settings.store_patience)
+        elif self.key == HOME_STORE and self.known.home is not self:  # this one is a copy: it is home to itself
+            self.known = self.known.copy(self)
+        return self.known
+
+    @property
+    def home(self) -> Engine:
+        """That of the home store."""
+        return self.stores.home
+
+    def at(self, value: UUID) -> Engine:
+        """That of the store which owns an id; the home store's where no store does."""
+        return self.stores.owner(value)
+
+    async def refresh_stores(self) -> None:
+        """Reads the registry, and opens and closes what has changed. Of the home store's engine."""
+        present = {one.key: one for one in self.stores.all()}
+        found: list[tuple[StoreRecord, Engine]] = []
+        for record in await load_records(self):
+            engine = present.pop(record.key, None)
+            if engine is not None and engine is not self and engine.settings.database_url != record.url:
+                await engine.close()
+                engine = None
+            found.append((record, engine or await self._open_other(record)))
+        self.stores.replace(found)
+        for gone in present.values():
+            await gone.close()
+
+    async def follow_stores(self) -> None:
+        """Keeps up with the registry, for ever."""
+        while True:
+            soon = [record.opens_in for record in self.stores.records() if record.opens_in > 0]
+            heard = self.notices.count(STORES_CHANNEL, 0)
+            await self.notices.wait(STORES_CHANNEL, 0, min([_REFRESH_SECONDS, *soon]), since=heard)
+            try:
+                await self.refresh_stores()
+            except DATABASE_ERRORS as error:
+                _log.warning("the registry of stores can't be read", error=f"{type(error).__name__}: {error}")
 
     async def close(self) -> None:
-        """Lets go of every connection."""
+        """Lets go of every connection, of all stores where it is the home store's."""
+        if self.refreshing is not None:
+            self.refreshing.cancel()
+            await asyncio.wait({self.refreshing})
+        if self.home is self:
+            await asyncio.gather(*(one.close() for one in self.stores.others()))
         await self.notices.close()
         await self.store.close()
+
+    async def _open_other(self, record: StoreRecord) -> Engine:
+        if not record.url:
+            raise ConfigurationError(
+                f"No database is named for the store {record.name!r}: set HEADRACE_STORES={record.name}=postgresql://... as in "
+                "the other processes."
+            )
+        settings = replace(self.settings, database_url=record.url, listen_url="", stores="")
+        store = await Store.open(settings, lazily=True)  # one that is away now must not keep this process from starting
+        opened = Engine(
+            store,
+            self.payloads,
+            settings,
+            Notices(store, settings),
+            lanes=LaneBook(record.key),
+            key=record.key,
+            name=record.name,
+            listens=self.listens,
+            known=self.stores,
+        )
+        if self.listens:
+            opened.notices.start_listening()
+        return opened
+
+
+def _check_home(own: Any) -> None:
+    if own["key"] != HOME_STORE:
+        raise ConfigurationError(
+            f"HEADRACE_DATABASE_URL names the store {own['name']!r}, but must name the home store, which has the control "
+            "plane. Name the others in HEADRACE_STORES."
+        )

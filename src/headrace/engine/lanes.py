@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal, NamedTuple
 from uuid import UUID
 
+from headrace.ids import HOME_STORE
 from headrace.store.statements import Plan, query
 
 LaneKind = Literal["plain", "keyed", "ordered"]
@@ -34,9 +35,11 @@ _KEPT_LANES: Final = 10_000
 
 
 class LaneBook:
-    """The lanes that one process has met lately, by environment, task and queue."""
+    """The lanes of one store that one process has met lately, by environment, task and queue."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: str = HOME_STORE) -> None:
+        self.store = store
+        """The key of that store: runs that queue up there get ids of its own."""
         self._lanes: dict[tuple[int, str | None, LaneName], tuple[int, float]] = {}
 
     def find_lane(self, environment_id: int, name: LaneName, version: str | None = None) -> int | None:
@@ -64,6 +67,12 @@ class LaneFinder:
     prefers: str | None = None
     met: dict[LaneName, int] = field(default_factory=dict)
     _children: LaneFinder | None = None
+    own_store: str = HOME_STORE
+
+    @property
+    def store(self) -> str:
+        """The key of the store that the transaction is on: runs that are made in it get ids of its own."""
+        return self.own_store if self.book is None else self.book.store
 
     def for_children(self, version: str) -> LaneFinder:
         """For runs that a run of this version waits for: its workers take them, or where none of it lives, any.

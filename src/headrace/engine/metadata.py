@@ -50,6 +50,7 @@ MetadataAnswer = MetadataShown | MetadataRefused | KeyConflict | RunMissing
 
 async def find_metadata(engine: Engine, environment_id: int, run_id: UUID) -> MetadataShown | RunMissing:
     """The run's metadata: what its trigger gave it, until something changed it."""
+    engine = engine.at(run_id)
     rows = await engine.store.fetch("find_metadata", environment_id, run_id)
     return MetadataShown(read_metadata(rows[0])) if rows else RunMissing()
 
@@ -61,6 +62,7 @@ async def update_metadata(
 
     What was asked for by the same ``request_id`` before is not done again.
     """
+    engine = engine.at(run_id)
     while True:
         plan = _update_once(environment_id, run_id, update, engine.settings, request_id)
         try:

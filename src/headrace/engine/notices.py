@@ -22,6 +22,7 @@ from headrace.timeouts import happens_within
 READY_CHANNEL: Final = "headrace_ready"
 DONE_CHANNEL: Final = "headrace_done"
 CANCEL_CHANNEL: Final = "headrace_cancel"
+STORES_CHANNEL: Final = "headrace_stores"
 _SPACING: Final = 0.05
 _RECONNECT_DELAY: Final = 1.0
 _PROBE_INTERVAL: Final = 30.0
@@ -93,6 +94,18 @@ class Notices:
         """Whether a hint that runs have ended came within ``timeout`` seconds, or after ``count_done`` gave ``since``."""
         return await self._wait((DONE_CHANNEL, environment_id), timeout, since)
 
+    def stores_changed(self) -> None:
+        """Tells every process that the registry of stores has changed. Returns at once and never raises."""
+        self._send(STORES_CHANNEL, 0)
+
+    def count(self, channel: str, environment_id: int) -> int:
+        """How many hints came on a channel so far."""
+        return self._heard[channel, environment_id]
+
+    async def wait(self, channel: str, environment_id: int, timeout: float, *, since: int | None = None) -> bool:
+        """Whether a hint came on a channel within ``timeout`` seconds, or after ``count`` gave ``since``."""
+        return await self._wait((channel, environment_id), timeout, since)
+
     def _send(self, channel: str, environment_id: int) -> None:
         key = (channel, environment_id)
         self._note(key)  # who waits in this process need not wait for the way through PostgreSQL
@@ -135,7 +148,7 @@ class Notices:
             connection = None
             try:
                 connection = await asyncpg.connect(self._url, timeout=10)
-                for channel in (READY_CHANNEL, DONE_CHANNEL, CANCEL_CHANNEL):
+                for channel in (READY_CHANNEL, DONE_CHANNEL, CANCEL_CHANNEL, STORES_CHANNEL):
                     await connection.add_listener(channel, self._hear)
                 self.listening = True
                 while True:  # a connection can die without a word: a round trip now and then notices

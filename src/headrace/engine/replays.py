@@ -84,7 +84,7 @@ def replay_runs(engine: Engine, environment_id: int, run_ids: Sequence[UUID]) ->
     made: list[Any] = yield from query(
         "insert_replays",
         environment_id,
-        sorted(mint_run_id() for _ in rows),  # they come in the order of those that they replay
+        sorted(mint_run_id(engine.key) for _ in rows),  # they come in the order of those that they replay
         [found[name] for name in names],
         [row["id"] for row in rows],
         [

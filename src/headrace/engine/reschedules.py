@@ -40,6 +40,7 @@ async def reschedule_run(
 
     Raises ValueError on other text.
     """
+    engine = engine.at(run_id)
     moved = await engine.store.run_plan(_move(environment_id, run_id, parse_delay(delay)))
     if moved:
         engine.notices.runs_ready(environment_id)

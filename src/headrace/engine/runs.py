@@ -56,6 +56,7 @@ async def trigger_run(
 ) -> TriggerAnswer:
     """Makes one run; or finds the one that its idempotency key, or this same request before, made."""
     order = _Order(task, packet, options, traceparent, lineage, origin)
+    engine = _choose_store(engine, order)
     try:
         answer = await _make_run_at_once(engine, environment_id, order, request_id)
         if answer is None:
@@ -79,6 +80,18 @@ async def trigger_run(
     if isinstance(answer, RunCreated):
         engine.notices.runs_ready(environment_id)
     return answer
+
+
+def _choose_store(engine: Engine, order: _Order) -> Engine:
+    """That of the parent, so that a tree is never in two stores; else any that takes roots.
+
+    Runs of an order key stand in one line and those of a debounce key look for each other: roots with one are at home.
+    """
+    if order.lineage is not None:
+        return engine.at(order.lineage.parent_run_id)
+    if order.options.order_key or order.options.debounce:
+        return engine.home
+    return engine.stores.pick()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +138,7 @@ async def _make_run_at_once(
     lane = engine.lanes.find_lane(environment_id, lane_name(order.task, order.options))
     if lane is None or order.options.idempotency_key or order.options.order_key or order.options.debounce:
         return None
-    run_id = mint_run_id()
+    run_id = mint_run_id(engine.key)
     request = (hash_key(request_id), order.fingerprint) if request_id else (None, None)
     rows = await engine.store.fetch(
         "insert_run_once",
@@ -151,7 +164,7 @@ def make_run(
 ) -> Plan[TriggerAnswer]:
     """Plan: one run in the environment of ``lanes``, unless a key stands for one already."""
     environment_id = lanes.environment_id
-    run_id = mint_run_id()
+    run_id = mint_run_id(lanes.store)
     order = _Order(task, packet, options, traceparent, lineage, origin)
     if request_id:
         claim = KeyClaim(REQUEST_SCOPE, request_id, run_id, settings.request_key_ttl, order.fingerprint)
@@ -198,12 +211,14 @@ def _join_run(environment_id: int, order: _Order, run_id: UUID, request_id: str 
 
 async def find_run(engine: Engine, environment_id: int, run_id: UUID) -> RunView | None:
     """The run as it stands, or None where this environment has none with that id."""
+    engine = engine.at(run_id)
     rows = await engine.store.fetch("find_run", environment_id, run_id)
     return read_run(rows[0]) if rows else None
 
 
 async def await_run(engine: Engine, environment_id: int, run_id: UUID, timeout: float) -> RunView | None:
     """The run once it has ended, or as it stands after ``timeout`` seconds."""
+    engine = engine.at(run_id)
     return await await_end(
         engine,
         environment_id,
@@ -215,6 +230,7 @@ async def await_run(engine: Engine, environment_id: int, run_id: UUID, timeout: 
 
 async def list_attempts(engine: Engine, environment_id: int, run_id: UUID) -> list[AttemptView]:
     """The ended attempts of a run, the first one first."""
+    engine = engine.at(run_id)
     rows = await engine.store.fetch("list_attempts", environment_id, run_id)
     return [
         AttemptView(

@@ -15,6 +15,7 @@ from headrace.engine.keys import hash_secret
 from headrace.engine.lanes import LaneFinder
 from headrace.engine.outcomes import BatchRefused, Packet, StoredItem
 from headrace.engine.runs import TriggerAnswer, make_run
+from headrace.ids import HOME_STORE
 from headrace.protocol.batches import CreateBatch
 from headrace.protocol.options import RunOptions
 from headrace.settings import Settings
@@ -28,8 +29,8 @@ def trigger_in_transaction(
 ) -> Plan[TriggerAnswer]:
     """Plan: one run, in the environment of ``api_key``. BatchRefused(401) where that is no live key."""
     environment_id = yield from _find_environment(api_key)
-    if environment_id is None:
-        return _UNKNOWN_KEY
+    if not isinstance(environment_id, int):
+        return environment_id
     return (yield from make_run(task, packet, options, LaneFinder(environment_id), settings, traceparent=traceparent))
 
 
@@ -43,8 +44,8 @@ def submit_in_transaction(
 ) -> Plan[CreateAnswer]:
     """Plan: a batch and all its runs, sealed, in the environment of ``api_key``; items as for ``batches.submit_batch``."""
     environment_id = yield from _find_environment(api_key)
-    if environment_id is None:
-        return _UNKNOWN_KEY
+    if not isinstance(environment_id, int):
+        return environment_id
     return (
         yield from fill_batch(
             environment_id, request, items, LaneFinder(environment_id), settings, traceparent=traceparent
@@ -52,7 +53,16 @@ def submit_in_transaction(
     )
 
 
-def _find_environment(api_key: str) -> Plan[int | None]:
+def _find_environment(api_key: str) -> Plan[int | BatchRefused]:
+    """Plan: the environment of a key, or why nothing can be triggered on this connection."""
     secret_hash = hash_secret(api_key)
-    rows = yield from query("find_key", secret_hash)
-    return rows[0]["id"] if rows and hmac.compare_digest(bytes(rows[0]["secret_hash"]), secret_hash) else None
+    [row] = yield from query("find_key_here", secret_hash)
+    if row["store_key"] != HOME_STORE:  # keys, API keys too, are kept at home: here nothing could tell of a duplicate
+        return BatchRefused(
+            409,
+            f"The connection is to the store {row['store_name']!r}, but a trigger in a transaction needs one to the home store "
+            "(HEADRACE_DATABASE_URL). Trigger without connection= to let the run go to any store.",
+        )
+    if row["secret_hash"] is None or not hmac.compare_digest(bytes(row["secret_hash"]), secret_hash):
+        return _UNKNOWN_KEY
+    return row["id"]

@@ -34,6 +34,7 @@ TagsAnswer = TagsAdded | TagsRefused | RunMissing
 
 async def add_tags(engine: Engine, environment_id: int, run_id: UUID, tags: Sequence[str]) -> TagsAnswer:
     """Gives a run tags beside those that it has, whatever its status: all of them, or none."""
+    engine = engine.at(run_id)
     answer, is_queued = await engine.store.run_plan(_add(environment_id, run_id, tags))
     if is_queued:  # a claim may have stepped over it
         engine.notices.runs_ready(environment_id)

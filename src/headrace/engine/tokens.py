@@ -69,6 +69,7 @@ async def create_token(
     engine: Engine, environment_id: int, token_id: UUID, request: CreateToken, *, request_id: str | None = None
 ) -> CreateAnswer:
     """Makes one token with a newly minted id; or finds the one that its key, or this same request before, made."""
+    engine = engine.at(token_id)
     try:
         order = _Order.read(request.timeout, request.tags, request.idempotency_key, request.idempotency_key_ttl)
     except ValueError as error:
@@ -116,6 +117,7 @@ async def complete_token(
     engine: Engine, environment_id: int, token_id: UUID, output: Packet
 ) -> TokenCompleted | TokenMissing:
     """Ends a token with an output in JSON, and wakes who waits for it. One that has ended stays as it is."""
+    engine = engine.at(token_id)
     answer = await engine.store.run_plan(end_token(environment_id, token_id, output))
     if isinstance(answer, TokenCompleted) and answer.won:
         engine.notices.runs_ready(environment_id)
@@ -150,12 +152,14 @@ def expire_tokens(limit: int = SWEEP_CHUNK) -> Plan[TokensExpired]:
 
 async def find_token(engine: Engine, environment_id: int, token_id: UUID) -> TokenView | None:
     """The token as it stands, or None where this environment has none with that id."""
+    engine = engine.at(token_id)
     rows = await engine.store.fetch("find_token", environment_id, token_id)
     return _read_token(rows[0]) if rows else None
 
 
 async def find_token_environment(engine: Engine, token_id: UUID) -> Environment | None:
     """The environment that a token belongs to: for whoever comes with its id and a signature only."""
+    engine = engine.at(token_id)
     rows = await engine.store.fetch("find_token_environment", token_id)
     return read_environment(rows[0]) if rows else None
 

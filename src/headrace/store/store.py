@@ -38,8 +38,10 @@ class Store:
         self._pooled = pooled
 
     @classmethod
-    async def open(cls, settings: Settings) -> Store:
-        """Connects. Raises ConfigurationError where no database is named or it can't be reached."""
+    async def open(cls, settings: Settings, *, lazily: bool = False) -> Store:
+        """Connects, or ``lazily`` does so at the first statement. Raises ConfigurationError where no database is named or
+        it can't be reached.
+        """
         if not settings.database_url:
             raise ConfigurationError(
                 "No database is named. Set HEADRACE_DATABASE_URL (or DATABASE_URL) to a PostgreSQL URL such as "
@@ -49,7 +51,7 @@ class Store:
         try:
             pool = await asyncpg.create_pool(
                 settings.database_url,
-                min_size=1,
+                min_size=0 if lazily else 1,
                 max_size=settings.pool_size,
                 statement_cache_size=0 if pooled else 200,
                 reset=_leave_connection,

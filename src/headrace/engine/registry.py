@@ -1,0 +1,154 @@
+"""The registry of stores: which there are, where, and whether they take new roots. It lives in the home store.
+
+A store can be named by a line of configuration (``HEADRACE_STORES="s1=postgresql://..."``) or be added by
+``headrace stores add``. Its key, one character, is in the id of all that it owns, so a key is given once and never again.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final, Literal
+from uuid import UUID
+
+import asyncpg
+
+from headrace.errors import ConfigurationError
+from headrace.ids import HOME_STORE, STORE_KEYS
+from headrace.settings import Settings
+from headrace.store.migrate import check_schema
+from headrace.store.router import StoreRecord
+from headrace.store.statements import Plan, query
+from headrace.store.store import DATABASE_ERRORS, run_plan_on
+
+if TYPE_CHECKING:
+    from headrace.engine.engine import Engine
+
+_NAMED: Final = re.compile(r"(?:^|,)\s*([a-z][a-z0-9-]{0,62})=(?=postgres)")
+_RESERVED: Final = "home"
+
+
+def read_store_urls(text: str) -> dict[str, str]:
+    """The URLs of ``HEADRACE_STORES`` by name. Raises ConfigurationError on text that is not ``name=url,name=url``.
+
+    A URL may hold commas, as one with several hosts does: a name begins after a comma and is followed by ``=postgres``.
+    """
+    if not text.strip():
+        return {}
+    starts = list(_NAMED.finditer(text))
+    if not starts or starts[0].start() != 0:
+        raise ConfigurationError(
+            "HEADRACE_STORES must be names and URLs, such as s1=postgresql://user:password@host/database,s2=postgresql://..."
+        )
+    ends = [match.start() for match in starts[1:]] + [len(text)]
+    found: dict[str, str] = {}
+    for match, end in zip(starts, ends, strict=True):
+        if match[1] in found or match[1] == _RESERVED:
+            why = "is the name of HEADRACE_DATABASE_URL" if match[1] == _RESERVED else "stands there twice"
+            raise ConfigurationError(f"HEADRACE_STORES: {match[1]!r} {why}. Give each store a name of its own.")
+        found[match[1]] = text[match.end() : end].strip()
+    return found
+
+
+async def load_records(engine: Engine) -> list[StoreRecord]:
+    """The stores that own anything, home among them."""
+    rows = await engine.home.store.fetch("list_stores")
+    urls = read_store_urls(engine.settings.stores)
+    return [record for row in rows if (record := _read_record(row, urls, engine.settings)).state != "removed"]
+
+
+async def list_stores(engine: Engine) -> list[StoreRecord]:
+    """All stores, those too that were removed."""
+    urls = read_store_urls(engine.settings.stores)
+    return [_read_record(row, urls, engine.settings) for row in await engine.home.store.fetch("list_stores")]
+
+
+async def add_store(engine: Engine, name: str, url: str, *, weight: float = 1.0, keep_url: bool = True) -> StoreRecord:
+    """Registers a migrated, empty database as a store; it takes new roots after ``store_grace`` seconds.
+
+    ``keep_url`` writes the URL to the registry; without it every process needs it in HEADRACE_STORES. Repeating it does
+    nothing. Raises ConfigurationError where the name is taken, or the database can't be reached, lacks migrations or is
+    a store already.
+    """
+    try:
+        connection: Any = await asyncpg.connect(url, statement_cache_size=0, timeout=10)
+    except (*DATABASE_ERRORS, ValueError) as error:
+        raise ConfigurationError(f"store {name!r} can't be reached: {error}. Check its URL.") from error
+    try:
+        await check_schema(connection)
+        async with engine.home.store.connect() as home, home.transaction():
+            key, fleet = await run_plan_on(home, _register(name, url if keep_url else None, weight, engine.settings))
+            # home commits last: a database that became a store which no registry knows is made one again by the next try
+            async with connection.transaction():
+                await run_plan_on(connection, _become(key, name, fleet))
+    except asyncpg.CheckViolationError as error:
+        raise ConfigurationError(
+            f"store {name!r}: its database holds runs of another store. A store that is added must be empty: make a new "
+            "database and migrate it."
+        ) from error
+    finally:
+        await connection.close()
+    await _tell_all(engine)
+    [record] = [one for one in await list_stores(engine) if one.name == name]
+    return record
+
+
+async def change_store(
+    engine: Engine,
+    name: str,
+    *,
+    weight: float | None = None,
+    state: Literal["active", "draining", "removed"] | None = None,
+) -> bool:
+    """Changes the weight or state of a store; False where there is none of that name. Other processes follow in seconds."""
+    if weight is not None and not 0 <= weight <= 1_000_000:
+        raise ConfigurationError(f"weight is {weight:g}, but must be from 0 to 1000000.")
+    if name == _RESERVED and state == "removed":
+        raise ConfigurationError("home can't be removed: it has the control plane. Drain it instead.")
+    rows = await engine.home.store.fetch("update_store", name, weight, state, None)
+    await _tell_all(engine)
+    return bool(rows)
+
+
+async def ensure_stores(engine: Engine) -> None:
+    """Registers the stores of HEADRACE_STORES that are not registered yet. Raises ConfigurationError as ``add_store`` does."""
+    known = {record.name for record in await list_stores(engine)}
+    for name, url in read_store_urls(engine.settings.stores).items():
+        if name not in known:
+            await add_store(engine, name, url, keep_url=False)
+
+
+async def _tell_all(engine: Engine) -> None:
+    await engine.home.refresh_stores()
+    engine.home.notices.stores_changed()
+
+
+def _register(name: str, url: str | None, weight: float, settings: Settings) -> Plan[tuple[str, UUID]]:
+    yield from query("lock_stores")
+    [home] = yield from query("read_identity")
+    rows: list[Any] = yield from query("list_stores")
+    for row in rows:
+        if row["name"] == name:
+            if row["state"] == "removed" or name == _RESERVED:
+                raise ConfigurationError(f"the name {name!r} was given to another store before: choose a new one.")
+            return row["key"], home["fleet"]
+    free = [key for key in STORE_KEYS if key not in {row["key"] for row in rows}]
+    if not free:
+        raise ConfigurationError(f"there are {len(STORE_KEYS)} stores already, and no id can name another one.")
+    yield from query("insert_store", free[0], name, url, weight, settings.store_grace)
+    return free[0], home["fleet"]
+
+
+def _become(key: str, name: str, fleet: UUID) -> Plan[None]:
+    [own] = yield from query("read_identity")
+    if (own["key"], own["fleet"]) == (key, fleet):
+        return
+    if own["key"] != HOME_STORE or own["fleet"] == fleet:
+        raise ConfigurationError(
+            f"store {name!r}: its database is the store {own['name']!r} already. Give each store a database of its own."
+        )
+    yield from query("become_store", key, name, fleet)
+
+
+def _read_record(row: Any, urls: dict[str, str], settings: Settings) -> StoreRecord:
+    url = settings.database_url if row["key"] == HOME_STORE else urls.get(row["name"]) or row["url"] or ""
+    return StoreRecord(row["key"], row["name"], url, row["weight"], row["state"], row["opens_in"])

@@ -1,0 +1,2 @@
+-- Whoever changes the list of stores does so alone.
+LOCK TABLE headrace.stores IN SHARE ROW EXCLUSIVE MODE

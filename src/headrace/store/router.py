@@ -1,0 +1,134 @@
+"""The router: which store owns an id, where a new root goes, and how every store is asked.
+
+This is the only place that knows how many stores there are. It holds one thing a store (the engine of it), and with one
+store, which is the usual case, costs an index into a list.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Generic, Literal, TypeVar
+from uuid import UUID
+
+from headrace.ids import HOME_STORE, STORE_KEYS
+from headrace.logs import get_logger
+from headrace.store.store import DATABASE_ERRORS
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+StoreState = Literal["active", "draining", "removed"]
+
+_log: Final = get_logger("headrace.stores")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRecord:
+    """A store as the registry has it. ``url`` holds a password: it is never shown."""
+
+    key: str
+    name: str
+    url: str = field(repr=False)
+    weight: float
+    state: StoreState
+    opens_in: float = 0.0
+    """Seconds until it takes new roots."""
+
+    @property
+    def takes_roots(self) -> bool:
+        """Whether new roots go there now."""
+        return self.state == "active" and self.weight > 0 and self.opens_in <= 0
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered(Generic[R]):
+    """What the stores answered, and which did not."""
+
+    answers: list[R]
+    missing: list[str]
+    """Names of the stores that did not answer: what they own is not in ``answers``."""
+
+
+class Stores(Generic[T]):
+    """One ``T`` a store: ``stores.owner(run_id)``, ``stores.pick()``, ``stores.all()``."""
+
+    def __init__(self, home: T, *, patience: float = 5.0) -> None:
+        self.home: Final = home
+        self._patience = patience
+        self._owners: list[T] = [home] * 256
+        self._all: list[tuple[StoreRecord, T]] = [(StoreRecord(HOME_STORE, "home", "", 1.0, "active"), home)]
+        self._roots: list[T] = [home]
+        self._weights: list[float] = []
+
+    def owner(self, value: UUID) -> T:
+        """That of the store that owns an id. Total and pure: an id of no store that is known is looked for at home."""
+        return self._owners[value.int & 0xFF]
+
+    def pick(self) -> T:
+        """That of the store that a new root goes to: by weight among those that are active; home where none is."""
+        if not self._weights:
+            return self._roots[0]
+        return random.choices(self._roots, self._weights)[0]  # noqa: S311 - spreads load, guards nothing
+
+    def takes_roots(self, one: T) -> bool:
+        """Whether new roots go to this one."""
+        return one in self._roots
+
+    def all(self) -> Sequence[T]:
+        """Of every store that owns anything, home first: for what asks every store, and says so."""
+        return [one for _, one in self._all]
+
+    def records(self) -> Sequence[StoreRecord]:
+        """The stores themselves, in the order of ``all``."""
+        return [record for record, _ in self._all]
+
+    def others(self) -> Sequence[T]:
+        """Of every store but home."""
+        return [one for _, one in self._all[1:]]
+
+    async def gather(self, ask: Callable[[T], Awaitable[R]]) -> Gathered[R]:
+        """Asks every store at once. One that is away or silent is missing from the answers; with one store errors are raised.
+
+        Raises what ``ask`` raises beyond errors of the database; and the error of the last store where none answered.
+        """
+        if len(self._all) == 1:
+            return Gathered([await ask(self.home)], [])
+        answers = await asyncio.gather(*(self._ask(ask, one) for one in self.all()), return_exceptions=True)
+        found: list[R] = []
+        missing: list[str] = []
+        for record, answer in zip(self.records(), answers, strict=True):
+            if isinstance(answer, DATABASE_ERRORS):
+                _log.warning("a store does not answer", store=record.name, error=f"{type(answer).__name__}: {answer}")
+                missing.append(record.name)
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                found.append(answer)
+        if not found and (errors := [one for one in answers if isinstance(one, BaseException)]):
+            raise errors[-1]
+        return Gathered(found, missing)
+
+    def replace(self, stores: Sequence[tuple[StoreRecord, T]]) -> None:
+        """What is known of the stores is replaced; home is among them."""
+        ordered = sorted(stores, key=lambda one: one[0].key != HOME_STORE)
+        owners = [self.home] * 256
+        for record, one in ordered:
+            owners[STORE_KEYS.index(record.key)] = one
+        open_ones = [(record.weight, one) for record, one in ordered if record.takes_roots] or [(1.0, self.home)]
+        self._owners = owners
+        self._all = ordered
+        self._roots = [one for _, one in open_ones]
+        self._weights = [weight for weight, _ in open_ones] if len(open_ones) > 1 else []
+
+    def copy(self, home: T) -> Stores[T]:
+        """The same stores with another one in the place of home."""
+        made = Stores(home, patience=self._patience)
+        made.replace([(record, home if one is self.home else one) for record, one in self._all])
+        return made
+
+    async def _ask(self, ask: Callable[[T], Awaitable[R]], one: T) -> R:
+        async with asyncio.timeout(self._patience):
+            return await ask(one)
