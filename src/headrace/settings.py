@@ -49,6 +49,10 @@ class Settings:
         str,
         Setting("more databases to keep runs in, by name: s1=postgresql://...,s2=postgresql://... (headrace stores)"),
     ] = ""
+    stores_listen: Annotated[
+        str,
+        Setting("PostgreSQL to LISTEN on for the stores that go through a pooler, by name: s1=postgresql://..."),
+    ] = ""
     store_grace: Annotated[
         float,
         Setting("a store that is added takes new roots after so long, when every process knows it", at_least=0),

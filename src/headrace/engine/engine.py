@@ -13,18 +13,21 @@ from uuid import UUID
 from headrace.engine.key_memory import KeyMemory
 from headrace.engine.lanes import LaneBook
 from headrace.engine.notices import STORES_CHANNEL, Notices
-from headrace.engine.registry import ensure_stores, load_records
+from headrace.engine.registry import ensure_stores, load_records, name_stores, read_listen_urls
 from headrace.errors import ConfigurationError
 from headrace.ids import HOME_STORE
 from headrace.logs import get_logger
 from headrace.payloads import Payloads
 from headrace.settings import Settings
+from headrace.store.checks import examine_stores, expect_store, refuse_problems
 from headrace.store.migrate import check_schema
 from headrace.store.router import StoreRecord, Stores
 from headrace.store.store import DATABASE_ERRORS, Store
 
 _REFRESH_SECONDS: Final = 5.0
 """How often the registry is read; less than ``store_grace``, so that a store is known before anything is in it."""
+
+_NO_FLEET: Final = UUID(int=0)
 
 _log = get_logger("headrace.stores")
 
@@ -46,6 +49,9 @@ class Engine:
     key: str = HOME_STORE
     name: str = "home"
     listens: bool = False
+    fleet: UUID = _NO_FLEET
+    """The installation that its stores belong to."""
+
     known: Stores[Engine] | None = None
     refreshing: asyncio.Task[None] | None = None
 
@@ -53,23 +59,26 @@ class Engine:
     async def open(cls, settings: Settings, *, listen: bool = False) -> Engine:
         """Connects, and with ``listen`` takes hints from other processes. That of the home store.
 
-        Raises ConfigurationError where the database can't be reached, lacks migrations or is not the home store.
+        Raises ConfigurationError where the database can't be reached, lacks migrations or is not the home store; and with
+        ``listen`` where another store can't be what it is named as.
         """
         payloads = Payloads.open(settings)
         store = await Store.open(settings)
         try:
             async with store.connect() as connection, connection.transaction():
                 await check_schema(connection)
-                own = await connection.fetchrow("SELECT key, name FROM headrace.identity")
+                own = await connection.fetchrow("SELECT key, name, fleet FROM headrace.identity")
             _check_home(own)
         except BaseException:
             await store.close()
             raise
-        engine = cls(store, payloads, settings, Notices(store, settings), listens=listen)
+        engine = cls(store, payloads, settings, Notices(store, settings), listens=listen, fleet=own["fleet"])
         try:
             if settings.stores:
                 await ensure_stores(engine)
             await engine.refresh_stores()
+            if listen:  # a command may start with anything, so that it can be used to mend it
+                await engine.check_stores()
         except BaseException:
             await engine.close()
             raise
@@ -110,6 +119,23 @@ class Engine:
         for gone in present.values():
             await gone.close()
 
+    async def check_stores(self) -> None:
+        """Looks at all stores, where there are several. Raises ConfigurationError with what no process may start with."""
+        named = name_stores(self.stores.records(), self.settings)
+        if len(named) == 1:
+            return
+        settings = self.settings
+        examined = await examine_stores(
+            named,
+            fleet=self.fleet,
+            pooler=settings.pooler,
+            pool_size=settings.pool_size,
+            patience=settings.store_patience,
+        )
+        refuse_problems(examined.problems)
+        for problem in examined.problems:
+            _log.warning(problem.said, store=problem.store, todo=problem.todo)
+
     async def follow_stores(self) -> None:
         """Keeps up with the registry, for ever."""
         while True:
@@ -118,7 +144,7 @@ class Engine:
             await self.notices.wait(STORES_CHANNEL, 0, min([_REFRESH_SECONDS, *soon]), since=heard)
             try:
                 await self.refresh_stores()
-            except DATABASE_ERRORS as error:
+            except (*DATABASE_ERRORS, ConfigurationError) as error:
                 _log.warning("the registry of stores can't be read", error=f"{type(error).__name__}: {error}")
 
     async def close(self) -> None:
@@ -137,8 +163,10 @@ class Engine:
                 f"No database is named for the store {record.name!r}: set HEADRACE_STORES={record.name}=postgresql://... as in "
                 "the other processes."
             )
-        settings = replace(self.settings, database_url=record.url, listen_url="", stores="")
-        store = await Store.open(settings, lazily=True)  # one that is away now must not keep this process from starting
+        listen_url = read_listen_urls(self.settings).get(record.name, "")
+        settings = replace(self.settings, database_url=record.url, listen_url=listen_url, stores="", stores_listen="")
+        # one that is away now must not keep this process from starting: it is looked at when a connection is made
+        store = await Store.open(settings, lazily=True, verify=expect_store(record.name, record.key, self.fleet))
         opened = Engine(
             store,
             self.payloads,
@@ -148,6 +176,7 @@ class Engine:
             key=record.key,
             name=record.name,
             listens=self.listens,
+            fleet=self.fleet,
             known=self.stores,
         )
         if self.listens:

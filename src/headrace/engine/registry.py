@@ -7,6 +7,7 @@ A store can be named by a line of configuration (``HEADRACE_STORES="s1=postgresq
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import UUID
 
@@ -15,6 +16,7 @@ import asyncpg
 from headrace.errors import ConfigurationError
 from headrace.ids import HOME_STORE, STORE_KEYS
 from headrace.settings import Settings
+from headrace.store.checks import NamedStore
 from headrace.store.migrate import check_schema
 from headrace.store.router import StoreRecord
 from headrace.store.statements import Plan, query
@@ -27,8 +29,8 @@ _NAMED: Final = re.compile(r"(?:^|,)\s*([a-z][a-z0-9-]{0,62})=(?=postgres)")
 _RESERVED: Final = "home"
 
 
-def read_store_urls(text: str) -> dict[str, str]:
-    """The URLs of ``HEADRACE_STORES`` by name. Raises ConfigurationError on text that is not ``name=url,name=url``.
+def read_store_urls(text: str, variable: str = "HEADRACE_STORES") -> dict[str, str]:
+    """The URLs of ``HEADRACE_STORES`` by name, or of another variable that is written as it is. Raises ConfigurationError on text that is not ``name=url,name=url``.
 
     A URL may hold commas, as one with several hosts does: a name begins after a comma and is followed by ``=postgres``.
     """
@@ -37,16 +39,33 @@ def read_store_urls(text: str) -> dict[str, str]:
     starts = list(_NAMED.finditer(text))
     if not starts or starts[0].start() != 0:
         raise ConfigurationError(
-            "HEADRACE_STORES must be names and URLs, such as s1=postgresql://user:password@host/database,s2=postgresql://..."
+            f"{variable} must be names and URLs, such as s1=postgresql://user:password@host/database,s2=postgresql://..."
         )
     ends = [match.start() for match in starts[1:]] + [len(text)]
     found: dict[str, str] = {}
     for match, end in zip(starts, ends, strict=True):
         if match[1] in found or match[1] == _RESERVED:
             why = "is the name of HEADRACE_DATABASE_URL" if match[1] == _RESERVED else "stands there twice"
-            raise ConfigurationError(f"HEADRACE_STORES: {match[1]!r} {why}. Give each store a name of its own.")
+            raise ConfigurationError(f"{variable}: {match[1]!r} {why}. Give each store a name of its own.")
         found[match[1]] = text[match.end() : end].strip()
     return found
+
+
+def read_listen_urls(settings: Settings) -> dict[str, str]:
+    """Where to LISTEN, by the store's name, home among them: those that are named."""
+    found = read_store_urls(settings.stores_listen, "HEADRACE_STORES_LISTEN")
+    return found | ({_RESERVED: settings.listen_url} if settings.listen_url else {})
+
+
+def name_stores(records: Sequence[StoreRecord], settings: Settings) -> list[NamedStore]:
+    """What ``examine_stores`` asks, of stores of the registry: home first."""
+    ears = read_listen_urls(settings)
+    return [
+        NamedStore(
+            one.name, settings.database_url if one.key == HOME_STORE else one.url, one.key, ears.get(one.name, "")
+        )
+        for one in sorted(records, key=lambda one: one.key != HOME_STORE)
+    ]
 
 
 async def load_records(engine: Engine) -> list[StoreRecord]:

@@ -8,8 +8,9 @@ transaction of its own: asyncpg sends Parse and Bind apart, and PgBouncer may pu
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from types import CoroutineType
 from typing import Any, Final, TypeVar
 
 import asyncpg
@@ -38,9 +39,15 @@ class Store:
         self._pooled = pooled
 
     @classmethod
-    async def open(cls, settings: Settings, *, lazily: bool = False) -> Store:
+    async def open(
+        cls,
+        settings: Settings,
+        *,
+        lazily: bool = False,
+        verify: Callable[[Any], CoroutineType[Any, Any, None]] | None = None,
+    ) -> Store:
         """Connects, or ``lazily`` does so at the first statement. Raises ConfigurationError where no database is named or
-        it can't be reached.
+        it can't be reached. ``verify`` is given each new connection, and refuses it by raising.
         """
         if not settings.database_url:
             raise ConfigurationError(
@@ -55,6 +62,7 @@ class Store:
                 max_size=settings.pool_size,
                 statement_cache_size=0 if pooled else 200,
                 reset=_leave_connection,
+                init=verify,
             )
         except (*DATABASE_ERRORS, ValueError) as error:
             raise ConfigurationError(
