@@ -46,7 +46,7 @@ class OldPostgres:
 
     def __init__(self, folder: Path) -> None:
         self.url = f"postgresql://postgres@/postgres?host={folder}"
-        self._folder = folder
+        self.folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -61,21 +61,21 @@ class OldPostgres:
             f"PostgreSQL 15 is not in {PROGRAMS}. `make test` installs Debian's package postgresql-15; where the system has "
             "none, set HEADRACE_TEST_POSTGRES_15 to the folder of its programs."
         )
-        data = self._folder / "data"
+        data = self.folder / "data"
         if not data.exists():
             if _become():
-                shutil.chown(self._folder, USER, USER)
+                shutil.chown(self.folder, USER, USER)
             made = self._run(
                 "initdb", "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-sync", "-D", str(data)
             )
             assert made.returncode == 0, made.stderr
-        place = ["-D", str(data), "-k", str(self._folder)]
+        place = ["-D", str(data), "-k", str(self.folder)]
         options = [f"--{name}={value}" for name, value in _SETTINGS.items()]
-        log = (self._folder / "log").open("ab")
+        log = (self.folder / "log").open("ab")
         # Its own session: a Ctrl-C on the tests is not meant for it, and its end comes after them.
         self._process = subprocess.Popen(
             [*_become(), "setpriv", "--pdeathsig", "QUIT", str(PROGRAMS / "postgres"), *place, *options],
-            cwd=self._folder,
+            cwd=self.folder,
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -115,12 +115,12 @@ class OldPostgres:
 
     def _answers(self) -> bool:
         assert self._process is not None
-        assert self._process.poll() is None, (self._folder / "log").read_text(encoding="utf-8")
-        return self._run("pg_isready", "-q", "-h", str(self._folder), "-U", "postgres").returncode == 0
+        assert self._process.poll() is None, (self.folder / "log").read_text(encoding="utf-8")
+        return self._run("pg_isready", "-q", "-h", str(self.folder), "-U", "postgres").returncode == 0
 
     def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [*_become(), str(PROGRAMS / program), *arguments]
-        return subprocess.run(command, cwd=self._folder, capture_output=True, text=True, check=False)
+        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
 
 
 def _send(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
