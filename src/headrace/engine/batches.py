@@ -7,6 +7,7 @@ deadlines meet there and nowhere else.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Final
 from uuid import UUID
@@ -14,13 +15,22 @@ from uuid import UUID
 from headrace.durations import parse_duration
 from headrace.engine.admission import judge_stream
 from headrace.engine.engine import Engine
-from headrace.engine.idempotency import BATCH_SCOPE, REQUEST_SCOPE, KeyClaim, claim_keys, fingerprint_request
-from headrace.engine.items import BUSY_DELAY, RunsBusyError, insert_items
+from headrace.engine.foreign_keys import reserve_keys
+from headrace.engine.idempotency import (
+    BATCH_SCOPE,
+    REQUEST_SCOPE,
+    KeyClaim,
+    KeyMovedError,
+    claim_keys,
+    fingerprint_request,
+)
+from headrace.engine.items import BUSY_DELAY, RunsBusyError, claim_items, insert_items
 from headrace.engine.lanes import LaneFinder
 from headrace.engine.ordering import hold_order_keys
 from headrace.engine.outcomes import (
     JSON_TYPE,
     BatchCreated,
+    BatchElsewhere,
     BatchExists,
     BatchItemError,
     BatchMissing,
@@ -42,7 +52,7 @@ from headrace.engine.outcomes import (
 from headrace.engine.rows import read_batch, read_json, read_run
 from headrace.engine.waiting import await_end
 from headrace.engine.waits import complete_targets
-from headrace.ids import HOME_STORE, MAX_ITEM_INDEX, mint_batch_id, parse_run_id
+from headrace.ids import MAX_ITEM_INDEX, mint_batch_id, parse_run_id
 from headrace.payloads import STORED_TYPE
 from headrace.protocol.batches import CreateBatch
 from headrace.protocol.statuses import RunStatus
@@ -66,17 +76,20 @@ async def create_batch(
     if refused := _refuse_batch(request, engine.settings):
         return refused
     engine = _choose_store(engine, request)
-    return await engine.store.run_plan(
-        open_batch(
+    batch_id = mint_batch_id(engine.key)
+    while True:
+        await reserve_keys(engine, environment_id, _claim_batch(request, request_id, batch_id, (), engine.settings))
+        plan = open_batch(
             environment_id,
             request,
             engine.settings,
             request_id=request_id,
             traceparent=traceparent,
             lineage=lineage,
-            store=engine.key,
+            new_id=batch_id,
         )
-    )
+        with contextlib.suppress(KeyMovedError):
+            return await _find_elsewhere(engine, environment_id, await engine.store.run_plan(plan))
 
 
 async def submit_batch(
@@ -96,7 +109,10 @@ async def submit_batch(
         return refused
     engine = _choose_store(engine, request)
     lanes = LaneFinder(environment_id, engine.lanes)
+    batch_id = mint_batch_id(engine.key)
+    claims = _claim_batch(request, request_id, batch_id, items, engine.settings)
     while True:
+        await reserve_keys(engine, environment_id, claims + claim_items(batch_id, items, engine.settings))
         plan = fill_batch(
             environment_id,
             request,
@@ -106,6 +122,7 @@ async def submit_batch(
             request_id=request_id,
             traceparent=traceparent,
             lineage=lineage,
+            new_id=batch_id,
             may_repeat=True,
         )
         try:
@@ -113,8 +130,11 @@ async def submit_batch(
         except RunsBusyError:
             lanes.met.clear()
             await asyncio.sleep(BUSY_DELAY)
+        except KeyMovedError:
+            lanes.met.clear()
         else:
             break
+    answer = await _find_elsewhere(engine, environment_id, answer)
     if isinstance(answer, BatchCreated):
         lanes.keep_lanes()
         engine.notices.runs_ready(environment_id)
@@ -174,11 +194,14 @@ async def _store_patiently(
     hold: Callable[[], Plan[None]] | None,
 ) -> ChunkStored | StreamDone | StreamRefused | BatchMissing:
     while True:
+        await reserve_keys(engine, lanes.environment_id, claim_items(batch_id, items, engine.settings))
         try:
             return await engine.store.run_plan(_fill_open_batch(lanes, batch_id, items, engine.settings, hold))
         except RunsBusyError:  # a completion of a run that an item stands for is under way: milliseconds
             lanes.met.clear()  # those that were made are rolled back
             await asyncio.sleep(BUSY_DELAY)
+        except KeyMovedError:
+            lanes.met.clear()
 
 
 async def end_stream(
@@ -313,30 +336,21 @@ def open_batch(
     items: Sequence[StoredItem] = (),
     lineage: Lineage | None = None,
     batch_id: UUID | None = None,
-    store: str = HOME_STORE,
-) -> Plan[CreateAnswer]:
+    new_id: UUID | None = None,
+) -> Plan[CreateAnswer | BatchElsewhere]:
     """Plan: makes the batch of a request, or finds the one that its request id or idempotency key stands for.
 
     ``items`` are those of a one-shot request: the same key with other items is another request. ``lineage`` is that of its
     items; ``batch_id`` is given by a run that
-    waits for the batch and minted it before: making it again does nothing. ``store`` is the key of the one that the plan runs on.
+    waits for the batch and minted it before: making it again does nothing. ``new_id`` is what a new batch is to have.
     """
     is_awaited = batch_id is not None
-    batch_id = batch_id or mint_batch_id(store)
-    claims: list[KeyClaim] = []
-    keyed = request_id or request.idempotency_key
-    fingerprint = fingerprint_request([request, *map(_item_fingerprint, items)]) if keyed else b""
-    if request_id:
-        claims.append(KeyClaim(REQUEST_SCOPE, request_id, batch_id, settings.request_key_ttl, fingerprint))
-    if request.idempotency_key:
-        ttl = (
-            parse_duration(request.idempotency_key_ttl) if request.idempotency_key_ttl else settings.idempotency_key_ttl
-        )
-        claims.append(KeyClaim(BATCH_SCOPE, request.idempotency_key, batch_id, ttl, fingerprint))
+    batch_id = batch_id or new_id or mint_batch_id()
+    claims = _claim_batch(request, request_id, batch_id, items, settings)
     for claim in claims:  # one after the other: a hit on the first leaves the second unclaimed
         [holder] = yield from claim_keys(environment_id, [claim])
         if holder.target_id != batch_id:
-            if holder.fingerprint != fingerprint:
+            if holder.fingerprint != claim.fingerprint:
                 what = "request id" if claim.scope == REQUEST_SCOPE else "idempotency key"
                 return KeyConflict(
                     f"This {what} was used before, for another request. Use a new one, or send the same request."
@@ -344,7 +358,7 @@ def open_batch(
             if claim.scope == BATCH_SCOPE and request_id:
                 yield from query("retarget_key", environment_id, REQUEST_SCOPE, claims[0].key_hash, holder.target_id)
             rows = yield from query("find_batch", environment_id, holder.target_id)
-            return BatchExists(read_batch(rows[0]))
+            return BatchExists(read_batch(rows[0])) if rows else BatchElsewhere(holder.target_id)
     rows = yield from query(
         "insert_batch",
         environment_id,
@@ -377,8 +391,9 @@ def fill_batch(
     traceparent: str | None = None,
     lineage: Lineage | None = None,
     batch_id: UUID | None = None,
+    new_id: UUID | None = None,
     may_repeat: bool = False,
-) -> Plan[CreateAnswer]:
+) -> Plan[CreateAnswer | BatchElsewhere]:
     """Plan: the three steps of a batch at once: create, add all items, seal.
 
     With ``may_repeat`` it raises RunsBusyError where it would have to wait for a run while it holds that run's key, which
@@ -393,7 +408,7 @@ def fill_batch(
         items=items,
         lineage=lineage,
         batch_id=batch_id,
-        store=lanes.store,
+        new_id=new_id or mint_batch_id(lanes.store),
     )
     if not isinstance(answer, BatchCreated):
         return answer
@@ -406,6 +421,33 @@ def fill_batch(
     if sealed is None:
         raise ValueError("the items of a one-shot batch must have the indexes from 0 to their number, each once")
     return BatchCreated(sealed)
+
+
+def _claim_batch(
+    request: CreateBatch, request_id: str | None, batch_id: UUID, items: Sequence[StoredItem], settings: Settings
+) -> list[KeyClaim]:
+    """What a batch claims, in this order: the request's id, then its key."""
+    if not request_id and not request.idempotency_key:
+        return []
+    fingerprint = fingerprint_request([request, *map(_item_fingerprint, items)])
+    claims: list[KeyClaim] = []
+    if request_id:
+        claims.append(KeyClaim(REQUEST_SCOPE, request_id, batch_id, settings.request_key_ttl, fingerprint))
+    if request.idempotency_key:
+        ttl = (
+            parse_duration(request.idempotency_key_ttl) if request.idempotency_key_ttl else settings.idempotency_key_ttl
+        )
+        claims.append(KeyClaim(BATCH_SCOPE, request.idempotency_key, batch_id, ttl, fingerprint))
+    return claims
+
+
+async def _find_elsewhere(engine: Engine, environment_id: int, answer: CreateAnswer | BatchElsewhere) -> CreateAnswer:
+    """``answer``, with the batch itself where a key stands for one of another store."""
+    if not isinstance(answer, BatchElsewhere):
+        return answer
+    found = await find_batch(engine, environment_id, answer.batch_id)
+    assert found is not None, "reserve_keys has looked"
+    return BatchExists(found)
 
 
 def _item_fingerprint(item: StoredItem) -> list[object]:

@@ -23,6 +23,9 @@ from headrace.store.statements import Plan, query
 LONGEST_TTL: Final = 36_500 * 86_400
 """Longest time for which an idempotency key holds or a run waits, in seconds: what is longer is a mistake, or no date at all."""
 
+VOID: Final = UUID(int=0)
+"""What a key stands for that was taken from a run which was never made (``headrace.engine.foreign_keys``)."""
+
 REQUEST_SCOPE: Final = "request"
 BATCH_SCOPE: Final = "batch"
 
@@ -76,8 +79,13 @@ def find_ttl(options: RunOptions, default: float) -> float:
     return parse_duration(options.idempotency_key_ttl) if options.idempotency_key_ttl else default
 
 
+class KeyMovedError(Exception):
+    """A key that was reserved was taken back before it was used: to be reserved anew."""
+
+
 async def reset_key(engine: Engine, environment_id: int, task: str, key: str) -> bool:
     """Frees a key of a task's runs: the next trigger with it makes a new run. Whether it stood for one."""
+    engine = engine.home  # the authority: what other stores have of it is written over by the next claim
     return bool(await engine.store.fetch("reset_key", environment_id, task_scope(task), hash_key(key)))
 
 
@@ -103,6 +111,8 @@ def claim_keys(environment_id: int, claims: Sequence[KeyClaim]) -> Plan[list[Key
     # a statement of its own: it sees the commit that the claim may have waited for
     rows = yield from query("find_keys", environment_id, scopes, hashes)
     held = {(row["scope"], bytes(row["key_hash"])): row for row in rows}
+    if any(row["target_id"] == VOID for row in rows):
+        raise KeyMovedError
     return [
         KeyHolder(held[scope, key_hash]["target_id"], held[scope, key_hash]["fingerprint"])
         for scope, key_hash in zip(scopes, hashes, strict=True)

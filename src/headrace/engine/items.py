@@ -77,6 +77,17 @@ def insert_items(
     return accepted + len(aliases)
 
 
+def claim_items(batch_id: UUID, items: Sequence[StoredItem], settings: Settings) -> list[KeyClaim]:
+    """What the items of a chunk claim, each key once: within a chunk the first index wins. Raises ValueError on a bad TTL."""
+    claims: dict[tuple[str, bytes], KeyClaim] = {}
+    for item in items:
+        if item.options is not None and (key := item.options.idempotency_key) and item.error is None:
+            ttl = find_ttl(item.options, settings.idempotency_key_ttl)
+            claim = KeyClaim(task_scope(item.task), key, item_run_id(batch_id, item.index), ttl)
+            claims.setdefault((claim.scope, claim.key_hash), claim)
+    return list(claims.values())
+
+
 def lane_name(task: str, options: RunOptions | None) -> LaneName:
     """Which lane a trigger asks for."""
     if options is None:
@@ -197,16 +208,11 @@ def _resolve_keys(
     batch: BatchState, items: Sequence[StoredItem], settings: Settings
 ) -> Plan[tuple[list[StoredItem], list[tuple[int, UUID]]]]:
     """Plan: parts items that become runs from those whose key stands for a run: (index, run id)."""
-    claims: dict[tuple[str, bytes], KeyClaim] = {}
-    for item in items:
-        if item.options is not None and (key := item.options.idempotency_key) and item.error is None:
-            ttl = find_ttl(item.options, settings.idempotency_key_ttl)
-            claim = KeyClaim(task_scope(item.task), key, item_run_id(batch.id, item.index), ttl)
-            claims.setdefault((claim.scope, claim.key_hash), claim)  # within a chunk the first index wins
+    claims = claim_items(batch.id, items, settings)
     if not claims:
         return list(items), []
-    holders = yield from claim_keys(batch.environment_id, list(claims.values()))
-    targets = {name: holder.target_id for name, holder in zip(claims, holders, strict=True)}
+    holders = yield from claim_keys(batch.environment_id, claims)
+    targets = {(claim.scope, claim.key_hash): holder.target_id for claim, holder in zip(claims, holders, strict=True)}
     fresh: list[StoredItem] = []
     aliases: list[tuple[int, UUID]] = []
     for item in items:

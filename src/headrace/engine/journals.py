@@ -34,8 +34,9 @@ from headrace.engine.deeds import (
     TokenWait,
 )
 from headrace.engine.engine import Engine
-from headrace.engine.idempotency import KeyClaim, claim_keys, find_ttl, hash_key, task_scope
-from headrace.engine.items import BUSY_DELAY, RunsBusyError, delayed_until, lane_name, stored_options
+from headrace.engine.foreign_keys import reserve_keys
+from headrace.engine.idempotency import KeyClaim, KeyMovedError, claim_keys, find_ttl, hash_key, task_scope
+from headrace.engine.items import BUSY_DELAY, RunsBusyError, claim_items, delayed_until, lane_name, stored_options
 from headrace.engine.lanes import LaneFinder
 from headrace.engine.ordering import hold_order_keys
 from headrace.engine.outcomes import JSON_TYPE, Packet, Point
@@ -120,6 +121,7 @@ async def _write_patiently(
     above = find_above(writes)
     while True:
         lanes = LaneFinder(fence.lease.environment_id, engine.lanes)
+        await reserve_keys(engine, fence.lease.environment_id, _list_claims(writes, engine.settings))
         try:
             if above is not None:
                 plan = _write_above(fence, above, writes, seen, engine.settings, repeated=repeated)
@@ -128,6 +130,8 @@ async def _write_patiently(
             return lanes, await engine.store.run_plan(plan), False
         except RunsBusyError:  # a run that a key stands for is being ended: milliseconds
             await asyncio.sleep(BUSY_DELAY)
+        except KeyMovedError:
+            pass
 
 
 def _end_due(environment_id: int, points: Sequence[tuple[UUID, str]]) -> Plan[dict[tuple[UUID, str], float]]:
@@ -339,22 +343,38 @@ def _spell_key(options: RunOptions) -> str | None:
     return options.idempotency_key_options.key if options.idempotency_key_options else options.idempotency_key
 
 
+def _list_claims(writes: Sequence[PointWrite], settings: Settings) -> list[KeyClaim]:
+    """The keys that points claim: of children, and of the items of batches that come with them."""
+    claims = _claim_children(writes, settings)
+    for write in writes:
+        if isinstance(write.deed, ChildBatch) and write.deed.items is not None:
+            claims += claim_items(write.deed.batch_id, write.deed.items, settings)
+    return claims
+
+
+def _claim_children(writes: Sequence[PointWrite], settings: Settings) -> list[KeyClaim]:
+    claims: dict[tuple[str, bytes], KeyClaim] = {}
+    for write in writes:
+        if isinstance(write.deed, ChildRun) and (key := write.deed.options.idempotency_key):
+            ttl = find_ttl(write.deed.options, settings.idempotency_key_ttl)
+            claim = KeyClaim(task_scope(write.deed.task), key, write.deed.run_id, ttl)
+            claims.setdefault((claim.scope, claim.key_hash), claim)  # within a moment the first child wins
+    return list(claims.values())
+
+
 def _claim_keys(environment_id: int, writes: Sequence[PointWrite], settings: Settings) -> Plan[dict[str, UUID]]:
     """Plan: the run that each child is, by the name of its point: its own, or the one that its key stands for."""
     targets: dict[str, UUID] = {}
-    claims: dict[tuple[str, str], KeyClaim] = {}
-    keyed: dict[str, tuple[str, str]] = {}
+    keyed: dict[str, tuple[str, bytes]] = {}
     for write in writes:
         assert isinstance(write.deed, ChildRun)
         child = write.deed
         targets[write.name] = child.run_id
         if key := child.options.idempotency_key:
-            keyed[write.name] = name = (task_scope(child.task), key)
-            ttl = find_ttl(child.options, settings.idempotency_key_ttl)
-            claims.setdefault(name, KeyClaim(*name, child.run_id, ttl))  # within a moment the first child wins
-    if claims:  # all at once: the statement takes them in one order
-        holders = yield from claim_keys(environment_id, list(claims.values()))
-        held = {name: holder.target_id for name, holder in zip(claims, holders, strict=True)}
+            keyed[write.name] = (task_scope(child.task), hash_key(key))
+    if claims := _claim_children(writes, settings):  # all at once: the statement takes them in one order
+        holders = yield from claim_keys(environment_id, claims)
+        held = {(claim.scope, claim.key_hash): holder.target_id for claim, holder in zip(claims, holders, strict=True)}
         targets |= {point: held[name] for point, name in keyed.items()}
     yield from _join_debounced(environment_id, writes, targets)
     return targets

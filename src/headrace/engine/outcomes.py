@@ -100,6 +100,13 @@ class BatchCreated:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchElsewhere:
+    """The key stands for a batch of another store, which is to be looked for there."""
+
+    batch_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
 class BatchExists:
     """The same request was made before (request id or idempotency key): the batch that it made, in its true state."""
 

@@ -8,9 +8,11 @@ from uuid import UUID
 
 from headrace.engine.debounces import Asked, join_runs, read_window
 from headrace.engine.engine import Engine
+from headrace.engine.foreign_keys import reserve_keys
 from headrace.engine.idempotency import (
     REQUEST_SCOPE,
     KeyClaim,
+    KeyMovedError,
     claim_keys,
     find_ttl,
     fingerprint_request,
@@ -60,21 +62,7 @@ async def trigger_run(
     try:
         answer = await _make_run_at_once(engine, environment_id, order, request_id)
         if answer is None:
-            lanes = LaneFinder(environment_id, engine.lanes)
-            answer = await engine.store.run_plan(
-                make_run(
-                    task,
-                    packet,
-                    options,
-                    lanes,
-                    engine.settings,
-                    request_id=request_id,
-                    traceparent=traceparent,
-                    lineage=lineage,
-                    origin=origin,
-                )
-            )
-            lanes.keep_lanes()
+            answer = await _make_run_patiently(engine, environment_id, order, request_id)
     except ValueError as error:
         return BatchRefused(422, str(error))
     if isinstance(answer, RunCreated):
@@ -125,10 +113,35 @@ class _Order:
             self.traceparent,
         ]
 
+    def claims(self, run_id: UUID, request_id: str | None, settings: Settings) -> list[KeyClaim]:
+        """What it claims, in this order: the request's id, then its key. Raises ValueError on a TTL that is none."""
+        claims: list[KeyClaim] = []
+        if request_id:
+            claims.append(KeyClaim(REQUEST_SCOPE, request_id, run_id, settings.request_key_ttl, self.fingerprint))
+        if self.options.idempotency_key:
+            ttl = find_ttl(self.options, settings.idempotency_key_ttl)
+            claims.append(KeyClaim(task_scope(self.task), self.options.idempotency_key, run_id, ttl))
+        return claims
+
     @property
     def place(self) -> list[Any]:
         """Where it stands in its tree: the run at the top, and how many are above it."""
         return [self.lineage.root_run_id, self.lineage.depth] if self.lineage else [None, 0]
+
+
+async def _make_run_patiently(
+    engine: Engine, environment_id: int, order: _Order, request_id: str | None
+) -> TriggerAnswer:
+    run_id = mint_run_id(engine.key)
+    while True:
+        await reserve_keys(engine, environment_id, order.claims(run_id, request_id, engine.settings))
+        lanes = LaneFinder(environment_id, engine.lanes)
+        try:
+            answer = await engine.store.run_plan(_make_run(order, run_id, lanes, engine.settings, request_id))
+        except KeyMovedError:
+            continue
+        lanes.keep_lanes()
+        return answer
 
 
 async def _make_run_at_once(
@@ -137,6 +150,8 @@ async def _make_run_at_once(
     """The usual trigger, in one statement: its lane was met before and no idempotency key is to be asked. Else None."""
     lane = engine.lanes.find_lane(environment_id, lane_name(order.task, order.options))
     if lane is None or order.options.idempotency_key or order.options.order_key or order.options.debounce:
+        return None
+    if request_id and engine.stores.others():
         return None
     run_id = mint_run_id(engine.key)
     request = (hash_key(request_id), order.fingerprint) if request_id else (None, None)
@@ -163,11 +178,16 @@ def make_run(
     origin: Origin | None = None,
 ) -> Plan[TriggerAnswer]:
     """Plan: one run in the environment of ``lanes``, unless a key stands for one already."""
-    environment_id = lanes.environment_id
-    run_id = mint_run_id(lanes.store)
     order = _Order(task, packet, options, traceparent, lineage, origin)
-    if request_id:
-        claim = KeyClaim(REQUEST_SCOPE, request_id, run_id, settings.request_key_ttl, order.fingerprint)
+    return (yield from _make_run(order, mint_run_id(lanes.store), lanes, settings, request_id))
+
+
+def _make_run(
+    order: _Order, run_id: UUID, lanes: LaneFinder, settings: Settings, request_id: str | None
+) -> Plan[TriggerAnswer]:
+    environment_id = lanes.environment_id
+    asked = {claim.scope: claim for claim in order.claims(run_id, request_id, settings)}
+    if claim := asked.pop(REQUEST_SCOPE, None):
         [holder] = yield from claim_keys(environment_id, [claim])
         if holder.target_id != run_id:
             if holder.fingerprint != order.fingerprint:
@@ -175,12 +195,10 @@ def make_run(
                     "This request id was used before, for another request. Use a new one for each request."
                 )
             return RunExists(holder.target_id, cached=False)
-    yield from hold_order_keys(environment_id, [(task, options)])  # before its other keys: a batch does so too
-    if options.idempotency_key:
-        ttl = find_ttl(options, settings.idempotency_key_ttl)
-        [holder] = yield from claim_keys(
-            environment_id, [KeyClaim(task_scope(task), options.idempotency_key, run_id, ttl)]
-        )
+    # before its other keys: a batch does so too
+    yield from hold_order_keys(environment_id, [(order.task, order.options)])
+    for claim in asked.values():
+        [holder] = yield from claim_keys(environment_id, [claim])
         if holder.target_id != run_id:
             if request_id:
                 request_hash = hash_key(request_id)
@@ -188,7 +206,7 @@ def make_run(
             return RunExists(holder.target_id, cached=True)
     if hit := (yield from _join_run(environment_id, order, run_id, request_id)):
         return hit
-    name = lane_name(task, options)
+    name = lane_name(order.task, order.options)
     found = yield from lanes.find_lanes([name])
     yield from query("insert_run", *order.arguments(environment_id, found[name], run_id), *order.place)
     return RunCreated(run_id)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from headrace.engine.batches import CreateAnswer, fill_batch
 from headrace.engine.keys import hash_secret
 from headrace.engine.lanes import LaneFinder
-from headrace.engine.outcomes import BatchRefused, Packet, StoredItem
+from headrace.engine.outcomes import BatchElsewhere, BatchRefused, Packet, StoredItem
 from headrace.engine.runs import TriggerAnswer, make_run
 from headrace.ids import HOME_STORE
 from headrace.protocol.batches import CreateBatch
@@ -46,11 +46,16 @@ def submit_in_transaction(
     environment_id = yield from _find_environment(api_key)
     if not isinstance(environment_id, int):
         return environment_id
-    return (
-        yield from fill_batch(
-            environment_id, request, items, LaneFinder(environment_id), settings, traceparent=traceparent
-        )
+    answer = yield from fill_batch(
+        environment_id, request, items, LaneFinder(environment_id), settings, traceparent=traceparent
     )
+    if isinstance(answer, BatchElsewhere):
+        return BatchRefused(
+            409,
+            "The idempotency key stands for a batch that another store has, which can't be read in this transaction. Submit it "
+            "without connection=.",
+        )
+    return answer
 
 
 def _find_environment(api_key: str) -> Plan[int | BatchRefused]:
