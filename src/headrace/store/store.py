@@ -31,6 +31,24 @@ DATABASE_ERRORS: Final = (
 """What a call may raise while the database is away, restarts, or refuses a statement."""
 
 
+_CANCEL_SECONDS: Final = 2.0
+"""How long a server has to say that it has broken a statement off."""
+
+
+class _Connection(asyncpg.Connection):
+    """A connection that a frozen server can't hold fast.
+
+    A call that is canceled, as by ``asyncio.timeout``, waits until the server has broken off its statement: for ever, where
+    the server is frozen. So the connection is given up where that takes too long, and every limit of time is one.
+    """
+
+    async def _cancel(self, *waiters: Any) -> None:
+        async with asyncio.timeout(_CANCEL_SECONDS) as limit:
+            await super()._cancel(*waiters)  # pyright: ignore - asyncpg's own, which has no other place for this
+        if limit.expired():
+            self.terminate()
+
+
 class Store:
     """A pool on one database: ``store = await Store.open(settings)``, then ``await store.close()``."""
 
@@ -63,6 +81,7 @@ class Store:
                 statement_cache_size=0 if pooled else 200,
                 reset=_leave_connection,
                 init=verify,
+                connection_class=_Connection,
             )
         except (*DATABASE_ERRORS, ValueError) as error:
             raise ConfigurationError(
