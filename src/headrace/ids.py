@@ -137,6 +137,15 @@ def store_of(value: UUID) -> str:
     return STORE_KEYS[ordinal] if ordinal < len(STORE_KEYS) else HOME_STORE
 
 
+def at_store(value: UUID, store: str) -> UUID:
+    """The id that differs from this one in the store that owns it, and in nothing else.
+
+    >>> at_store(mint_bulk_action_id(), "3").bytes[15]
+    3
+    """
+    return UUID(bytes=value.bytes[:15] + _store_byte(store))
+
+
 def minted_at(value: UUID) -> datetime:
     """When an id was minted, to the millisecond."""
     return datetime.fromtimestamp(int.from_bytes(value.bytes[:6], "big") / 1000, UTC)

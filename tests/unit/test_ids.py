@@ -123,3 +123,12 @@ def test_minted_ids_are_distinct() -> None:
 def test_the_first_store_is_home() -> None:
     assert ids.store_of(ids.mint_run_id()) == ids.HOME_STORE == "0"
     assert ids.store_of(UUID(int=2**128 - 1)) == ids.HOME_STORE  # a byte that stands for no store
+
+
+@given(raw_ids, st.sampled_from(ids.STORE_KEYS), st.sampled_from(ids.STORE_KEYS))
+def test_an_id_at_another_store_differs_in_the_store_alone(value: UUID, store: str, other: str) -> None:
+    there = ids.at_store(value, store)
+    assert ids.store_of(there) == store
+    assert there.bytes[:15] == value.bytes[:15]
+    assert ids.at_store(there, other) == ids.at_store(value, other)
+    assert ids.at_store(there, store) == there

@@ -16,6 +16,7 @@ from uuid import UUID
 from headrace.ids import HOME_STORE, STORE_KEYS
 from headrace.logs import get_logger
 from headrace.store.store import DATABASE_ERRORS
+from headrace.timeouts import answers_within
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -130,5 +131,4 @@ class Stores(Generic[T]):
         return made
 
     async def _ask(self, ask: Callable[[T], Awaitable[R]], one: T) -> R:
-        async with asyncio.timeout(self._patience):
-            return await ask(one)
+        return await answers_within(ask(one), self._patience)
