@@ -18,8 +18,9 @@ from headrace.ids import HOME_STORE, STORE_KEYS
 from headrace.settings import Settings
 from headrace.store.checks import NamedStore
 from headrace.store.migrate import check_schema
+from headrace.store.places import describe_failure
 from headrace.store.router import StoreRecord
-from headrace.store.statements import Plan, query
+from headrace.store.statements import Plan, load_sql, query
 from headrace.store.store import DATABASE_ERRORS, run_plan_on
 
 if TYPE_CHECKING:
@@ -81,6 +82,27 @@ async def list_stores(engine: Engine) -> list[StoreRecord]:
     return [_read_record(row, urls, engine.settings) for row in await engine.home.store.fetch("list_stores")]
 
 
+async def read_registry(settings: Settings) -> list[StoreRecord]:
+    """All stores that own anything, home among them, read without an engine: home may lack migrations, or be away.
+
+    Raises ConfigurationError where it can't be reached; none is found where home is older than stores are.
+    """
+    try:
+        connection: Any = await asyncpg.connect(settings.database_url, statement_cache_size=0, timeout=10)
+    except (*DATABASE_ERRORS, ValueError) as error:
+        told = describe_failure(error, settings.database_url)
+        raise ConfigurationError(f"PostgreSQL can't be reached with HEADRACE_DATABASE_URL: {told}.") from error
+    try:
+        async with connection.transaction():
+            if await connection.fetchval("SELECT to_regclass('headrace.stores') IS NULL"):
+                return []
+            rows = await connection.fetch(load_sql("list_stores"))
+    finally:
+        await connection.close()
+    urls = read_store_urls(settings.stores)
+    return [record for row in rows if (record := _read_record(row, urls, settings)).state != "removed"]
+
+
 async def add_store(engine: Engine, name: str, url: str, *, weight: float = 1.0, keep_url: bool = True) -> StoreRecord:
     """Registers a migrated, empty database as a store; it takes new roots after ``store_grace`` seconds.
 
@@ -91,7 +113,8 @@ async def add_store(engine: Engine, name: str, url: str, *, weight: float = 1.0,
     try:
         connection: Any = await asyncpg.connect(url, statement_cache_size=0, timeout=10)
     except (*DATABASE_ERRORS, ValueError) as error:
-        raise ConfigurationError(f"store {name!r} can't be reached: {error}. Check its URL.") from error
+        told = describe_failure(error, url)
+        raise ConfigurationError(f"store {name!r} can't be reached: {told}. Check its URL.") from error
     try:
         await check_schema(connection)
         async with engine.home.store.connect() as home, home.transaction():
@@ -117,13 +140,14 @@ async def change_store(
     *,
     weight: float | None = None,
     state: Literal["active", "draining", "removed"] | None = None,
+    url: str | None = None,
 ) -> bool:
-    """Changes the weight or state of a store; False where there is none of that name. Other processes follow in seconds."""
+    """Changes the weight, state or URL of a store; False where there is none of that name. Other processes follow in seconds."""
     if weight is not None and not 0 <= weight <= 1_000_000:
         raise ConfigurationError(f"weight is {weight:g}, but must be from 0 to 1000000.")
     if name == _RESERVED and state == "removed":
         raise ConfigurationError("home can't be removed: it has the control plane. Drain it instead.")
-    rows = await engine.home.store.fetch("update_store", name, weight, state, None)
+    rows = await engine.home.store.fetch("update_store", name, weight, state, url)
     await _tell_all(engine)
     return bool(rows)
 
@@ -164,6 +188,11 @@ def _become(key: str, name: str, fleet: UUID) -> Plan[None]:
     if own["key"] != HOME_STORE or own["fleet"] == fleet:
         raise ConfigurationError(
             f"store {name!r}: its database is the store {own['name']!r} already. Give each store a database of its own."
+        )
+    if used := (yield from query("find_use")):
+        raise ConfigurationError(
+            f"store {name!r}: its database holds {', '.join(row['what'] for row in used)} already. A store that is added must be "
+            "empty: make a new database and migrate it."
         )
     yield from query("become_store", key, name, fleet)
 

@@ -1,0 +1,126 @@
+"""What is done to stores by hand: look at what each owns, and take one out of use when it owns nothing any more."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Final
+
+from headrace.engine.engine import Engine
+from headrace.engine.registry import change_store, list_stores
+from headrace.ids import HOME_STORE
+from headrace.store.places import describe_failure
+from headrace.store.router import StoreRecord
+from headrace.store.statements import Plan, query
+from headrace.store.store import DATABASE_ERRORS
+
+COUNTED: Final = 100_000
+"""Counting ends there: a store with more says "at least"."""
+
+_LOCK_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What a store owns, each counted to ``COUNTED``."""
+
+    open_runs: int
+    runs: int
+    batches: int
+    tokens: int
+
+    @property
+    def empty(self) -> bool:
+        """Whether it owns nothing."""
+        return not (self.runs or self.batches or self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredStore:
+    """A store of the registry, and what it owns; ``failure`` says why that is not known, "" for a store that was removed."""
+
+    record: StoreRecord
+    holding: Holding | None
+    failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """The store is no more: it owned nothing, and takes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class StillOwns:
+    """The store was left as it was: this has to be moved first."""
+
+    holding: Holding
+
+
+@dataclass(frozen=True, slots=True)
+class NotDraining:
+    """The store was left as it was: it takes new roots still."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoStore:
+    """There is no store of that name, or only one that was removed."""
+
+
+RemoveOutcome = Removed | StillOwns | NotDraining | NoStore
+
+
+async def measure_stores(engine: Engine) -> list[MeasuredStore]:
+    """Every store of the registry with what it owns. One that is away says so."""
+    records = await list_stores(engine)
+    engines = {one.key: one for one in engine.home.stores.all()}
+    patience = engine.settings.store_patience
+
+    async def measure(record: StoreRecord) -> MeasuredStore:
+        owner = engines.get(record.key)
+        if record.state == "removed" or owner is None:
+            return MeasuredStore(record, None)
+        try:
+            async with asyncio.timeout(patience):
+                [row] = await owner.store.fetch("measure_store", COUNTED)
+        except TimeoutError:
+            return MeasuredStore(record, None, f"no answer within {patience:g} s")
+        except (*DATABASE_ERRORS, ValueError) as error:
+            return MeasuredStore(record, None, describe_failure(error, record.url))
+        return MeasuredStore(record, _read_holding(row))
+
+    return await asyncio.gather(*map(measure, records))
+
+
+async def remove_store(engine: Engine, name: str) -> RemoveOutcome:
+    """Takes a draining store that owns nothing out of the registry, for ever. Repeating it does nothing.
+
+    Its tables are closed first, in the transaction that finds them empty: a process that has not heard of it can't write a
+    run there that nobody would find again. Raises DATABASE_ERRORS where it does not answer. ``name`` is not home.
+    """
+    [record] = [one for one in await list_stores(engine) if one.name == name] or [None]
+    if record is None or record.key == HOME_STORE:
+        return NoStore()
+    if record.state == "removed":
+        return Removed()
+    if record.state != "draining":
+        return NotDraining()
+    owner = next(one for one in engine.home.stores.all() if one.key == record.key)
+    async with asyncio.timeout(_LOCK_SECONDS):
+        holding = await owner.store.run_plan(_close_if_empty())
+    if not holding.empty:
+        return StillOwns(holding)
+    await change_store(engine, name, state="removed")
+    return Removed()
+
+
+def _close_if_empty() -> Plan[Holding]:
+    yield from query("lock_owned")
+    [row] = yield from query("measure_store", COUNTED)
+    holding = _read_holding(row)
+    if holding.empty:
+        yield from query("close_store")
+    return holding
+
+
+def _read_holding(row: Any) -> Holding:
+    return Holding(row["open_runs"], row["runs"], row["batches"], row["tokens"])
