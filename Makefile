@@ -36,6 +36,8 @@ test: install
 		$(APT) postgresql-15 >/dev/null; } || \
 		echo "PostgreSQL 15 is not here and can't be installed: the tests that use it will fail, unless HEADRACE_TEST_POSTGRES_15 names the folder of its programs"
 	@cd tests/compat && npm ci --silent --no-audit --no-fund
+	@$(PIP) --require-hashes -r requirements/chart.txt || \
+		echo "Helm as a library is not here and can't be installed: the tests that render the chart are left out"
 	@$(MAKE) --no-print-directory check unit
 
 check: install
@@ -62,6 +64,8 @@ lock:
 	@mkdir -p requirements
 	.venv-lock/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
 		--universal --python-version 3.11 --upgrade --all-extras --group dev --group examples pyproject.toml -o requirements/dev.txt
+	.venv-lock/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
+		--universal --python-version 3.11 --upgrade --constraint requirements/dev.txt requirements/chart.in -o requirements/chart.txt
 	@rm -rf .venv-lock
 
 clean:
