@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 from uuid import UUID
+
+from msgspec import UNSET, UnsetType
 
 from headrace.api import limits
 from headrace.api.routing import Call
@@ -88,6 +90,11 @@ def read_page(call: Call, parse: Callable[[str], UUID | None], what: str) -> tup
     if not 1 <= size <= MAX_PAGE:
         raise limits.bad_query("page[size]", f"page[size] must be from 1 to {MAX_PAGE}")
     return size, after, before
+
+
+def warn_missing(stores: Sequence[str], what: str) -> list[str] | UnsetType:
+    """What a list says of the stores that did not answer; absent where all did."""
+    return [f"store {name} does not answer: its {what} are missing" for name in stores] or UNSET
 
 
 def _read(call: Call, name: str, parse: Callable[[str], T], what: str) -> T | None:

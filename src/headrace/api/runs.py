@@ -65,6 +65,7 @@ async def list_runs(call: Call) -> Response:
             next=ids.format_run_id(page.older) if page.older else UNSET,
             previous=ids.format_run_id(page.newer) if page.newer else UNSET,
         ),
+        warnings=filters.warn_missing(page.missing, "runs"),
     )
     return answer_json(200, answer)
 

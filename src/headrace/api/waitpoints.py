@@ -92,6 +92,7 @@ async def list_tokens(call: Call) -> Response:
             next=ids.format_token_id(page.tokens[-1].id) if page.tokens and page.has_older else UNSET,
             previous=ids.format_token_id(page.tokens[0].id) if page.tokens and page.has_newer else UNSET,
         ),
+        warnings=filters.warn_missing(page.missing, "tokens"),
     )
     return answer_json(200, answer)
 

@@ -59,6 +59,12 @@ def print_next_page(page: Mapping[str, Any]) -> None:
         print_fields({"more": f"--after {cursor}"})
 
 
+def print_warnings(page: Mapping[str, Any]) -> None:
+    """What a list says is missing in it, to stderr."""
+    for text in page.get("warnings", ()):
+        err.print(f"warning: {text}", markup=False)
+
+
 def describe_error(error: Mapping[str, Any] | None) -> str:
     """A run's error in one line: its name and the first line of its message."""
     found = error or {}

@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 from headrace.cli.connection import open_client, told_when_missing
 from headrace.cli.options import ApiKey, ApiUrl, Json
 from headrace.cli.outcome import FAILED, OK, USAGE, CommandError
-from headrace.cli.output import describe_error, format_value, print_fields, print_json, print_table
+from headrace.cli.output import describe_error, format_value, print_fields, print_json, print_table, print_warnings
 from headrace.cli.run_filter_options import RunFilterOptions, list_filters
 from headrace.cli.run_options import SingleRunOptions, list_options, read_json_argument
 from headrace.errors import ConfigurationError, ResultTimeoutError, RunFailedError
@@ -268,9 +268,13 @@ def list_(
             page = client.list_runs(limit=limit, after=after, **filters)
             while len(page["data"]) < limit and (cursor := page["pagination"].get("next")):  # a page can be short
                 rest = client.list_runs(limit=limit - len(page["data"]), after=cursor, **filters)
+                said = [*page.get("warnings", ()), *rest.get("warnings", ())]
                 page = {"data": page["data"] + rest["data"], "pagination": rest["pagination"]}
+                if said:
+                    page["warnings"] = list(dict.fromkeys(said))
         except ConfigurationError as error:
             raise CommandError(str(error), USAGE) from None
+    print_warnings(page)
     if json:
         print_json(page)
         return OK

@@ -11,7 +11,15 @@ from cyclopts import App, Parameter
 from headrace.cli.connection import open_client, told_when_missing
 from headrace.cli.options import ApiKey, ApiUrl, Json
 from headrace.cli.outcome import OK, USAGE, CommandError
-from headrace.cli.output import format_value, out, print_fields, print_json, print_next_page, print_table
+from headrace.cli.output import (
+    format_value,
+    out,
+    print_fields,
+    print_json,
+    print_next_page,
+    print_table,
+    print_warnings,
+)
 from headrace.errors import ConfigurationError
 
 token_app: Final = App(name="token", help="List, create and complete tokens that runs wait for.")
@@ -44,6 +52,7 @@ def list_(
     """List tokens, the newest first."""
     with open_client(api_url, api_key) as client:
         page = client.list_tokens(limit=limit, after=after, status=status, tag=tag, idempotency_key=key, period=period)
+    print_warnings(page)
     if json:
         print_json(page)
         return OK

@@ -3,11 +3,16 @@
 A page looks at a bounded number of runs. Where an index knows what is asked for, all that it looks at is that; where none
 does, a page may come out short, or empty, with a cursor from which the next one goes on. So no question reads a whole table
 at once, and an index that every run would have to pay for is not needed for each question.
+
+With several stores each is asked for the same page, and the pages are merged (``merged``). An id is as good a cursor in a
+store that does not own it. A store that does not answer is left out and named: its runs that lie within the page are not come
+back to when it answers again, those behind it are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -15,8 +20,10 @@ from uuid import UUID
 from headrace.engine.engine import Engine
 from headrace.engine.outcomes import RunFilter, RunPage
 from headrace.engine.rows import read_run
-from headrace.ids import first_id_at, item_run_id
+from headrace.ids import at_store, first_id_at, item_run_id
 from headrace.protocol.statuses import RunStatus
+from headrace.store.merged import Chosen, merge_chosen
+from headrace.store.router import Gathered
 from headrace.store.statements import Plan, Record, query
 
 MOST_LOOKED_AT: Final = 50_000
@@ -57,26 +64,29 @@ async def list_runs(
     look_at: int = MOST_LOOKED_AT,
 ) -> RunPage:
     """A page of runs, newest first: those older than ``after``, or those newer than ``before`` (not both)."""
-    return await engine.store.run_plan(
-        find_page(environment_id, wanted, after=after, before=before, limit=limit, look_at=look_at)
-    )
 
+    async def ask(one: Engine) -> Chosen[Record]:
+        own = localize(wanted, one.key)
+        plan = choose_runs(environment_id, own, before, after, limit, look_at, whole=True)
+        return await one.store.run_plan(plan)
 
-def find_page(
-    environment_id: int,
-    wanted: RunFilter,
-    *,
-    after: UUID | None = None,
-    before: UUID | None = None,
-    limit: int = 25,
-    look_at: int = MOST_LOOKED_AT,
-) -> Plan[RunPage]:
-    """Plan: see ``list_runs``."""
-    rows, last = yield from choose_runs(environment_id, wanted, before, after, limit, look_at, whole=True)
+    if wanted.batch_id is not None:  # all its runs are in its store
+        asked = Gathered([await ask(engine.at(wanted.batch_id))], [])
+    else:
+        asked = await engine.stores.gather(ask)
+    rows, last = merge_chosen(asked.answers, limit, lambda row: row["id"], newest_first=not before)
     runs = [read_run(row) for row in rows]
     if before:
-        return RunPage(runs[::-1], older=runs[0].id if runs else before, newer=last)
-    return RunPage(runs, older=last, newer=runs[0].id if runs and after else None)
+        older = runs[0].id if runs else before
+        return RunPage(runs[::-1], older=older, newer=last, missing=asked.missing)
+    return RunPage(runs, older=last, newer=runs[0].id if runs and after else None, missing=asked.missing)
+
+
+def localize(wanted: RunFilter, store: str) -> RunFilter:
+    """The filter as it is asked in one store: there the part of a bulk action is known by an id of its own."""
+    if wanted.bulk_action_id is None:
+        return wanted
+    return replace(wanted, bulk_action_id=at_store(wanted.bulk_action_id, store))
 
 
 def choose_runs(
@@ -88,7 +98,7 @@ def choose_runs(
     look_at: int,
     *,
     whole: bool = False,
-) -> Plan[tuple[list[Record], UUID | None]]:
+) -> Plan[Chosen[Record]]:
     """Plan: rows of a page in the order in which they were come to, and where the next page goes on (None: nowhere).
 
     Payloads and outputs are in them only where they are asked for ``whole``.

@@ -6,6 +6,7 @@ what a caller can cause.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -419,3 +420,5 @@ class RunPage:
     runs: list[RunView]
     older: UUID | None
     newer: UUID | None
+    missing: Sequence[str] = ()
+    """Names of the stores that did not answer: their runs are not in it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -98,3 +98,5 @@ class TokenPage:
     tokens: list[TokenView]
     has_older: bool
     has_newer: bool
+    missing: Sequence[str] = ()
+    """Names of the stores that did not answer: their tokens are not in it."""

@@ -33,6 +33,8 @@ from headrace.engine.token_outcomes import (
 from headrace.engine.waits import complete_targets
 from headrace.protocol.tokens import CreateToken, TokenStatus, read_key, read_key_ttl, read_tags, read_timeout
 from headrace.settings import Settings
+from headrace.store.merged import Chosen, merge_chosen
+from headrace.store.router import Gathered
 from headrace.store.statements import Plan, Record, query
 
 TOKEN_SCOPE: Final = "token"  # noqa: S105 - the scope of tokens' idempotency keys
@@ -178,8 +180,7 @@ async def list_tokens(
     if wanted.token_id is not None:
         low = max(low, UUID(int=max(wanted.token_id.int - 1, 0)))
         high = min(high, UUID(int=min(wanted.token_id.int + 1, _LAST_ID.int)))
-    rows = await engine.store.fetch(
-        "list_tokens:back" if before else "list_tokens",
+    arguments = [
         environment_id,
         low,
         high,
@@ -189,12 +190,21 @@ async def list_tokens(
         wanted.created_from,
         wanted.created_to,
         limit + 1,
-    )
-    tokens = [_read_token(row) for row in rows[:limit]]
-    more = len(rows) > limit
+    ]
+
+    async def ask(one: Engine) -> Chosen[Record]:
+        rows = await one.store.fetch("list_tokens:back" if before else "list_tokens", *arguments)
+        return rows[:limit], rows[limit - 1]["id"] if len(rows) > limit else None
+
+    if wanted.token_id is not None:
+        asked = Gathered([await ask(engine.at(wanted.token_id))], [])
+    else:
+        asked = await engine.stores.gather(ask)
+    rows, last = merge_chosen(asked.answers, limit, lambda row: row["id"], newest_first=not before)
+    tokens, more = [_read_token(row) for row in rows], last is not None
     if before:
-        return TokenPage(tokens[::-1], has_older=True, has_newer=more)
-    return TokenPage(tokens, has_older=more, has_newer=after is not None)
+        return TokenPage(tokens[::-1], has_older=True, has_newer=more, missing=asked.missing)
+    return TokenPage(tokens, has_older=more, has_newer=after is not None, missing=asked.missing)
 
 
 def _make_token(

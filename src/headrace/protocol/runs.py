@@ -152,6 +152,8 @@ class RunList(Struct, frozen=True):
 
     data: list[RunListItem]
     pagination: Pagination
+    warnings: list[str] | UnsetType = UNSET
+    """(Ours) What is missing, and why: there only where a store does not answer."""
 
 
 class RunResult(Struct, frozen=True, rename="camel"):

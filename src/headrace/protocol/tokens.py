@@ -90,6 +90,8 @@ class TokenList(Struct, frozen=True):
 
     data: list[TokenListItem]
     pagination: Pagination
+    warnings: list[str] | UnsetType = UNSET
+    """(Ours) What is missing, and why: there only where a store does not answer."""
 
 
 def read_tags(tags: Iterable[str] | str | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Protocol, TypeVar, Unpack
 
@@ -29,11 +30,14 @@ class ListCalls:
 
         A filter is one value, or several: in a list, or with commas between; see RunFilters. ``limit`` is 1 to 100. A page
         can be shorter, and even empty, while there are more: as long as there is a cursor (``iterate_runs`` sees to it).
+        Where a store does not answer, ``warnings`` in it says which one's runs are missing.
         """
         return self.run_flow(list_runs(limit, after, before, filters))
 
     def iterate_runs(self: _Blocking, **filters: Unpack[RunFilters]) -> Iterator[dict[str, Any]]:
         """All runs that the filters mean, newest first, read in pages: each that was there at the begin comes once.
+
+        Where a store does not answer, its runs are missing, and a Python warning says so.
 
         >>> with Client() as client:                            # doctest: +SKIP
         ...     for run in client.iterate_runs(status="FAILED", period="1d"):
@@ -43,6 +47,7 @@ class ListCalls:
         while True:
             page = self.run_flow(list_runs(_PAGE, cursor, None, filters))
             yield from page["data"]
+            _warn(page)
             if (cursor := page["pagination"].get("next")) is None:
                 return
 
@@ -68,6 +73,7 @@ class AsyncListCalls:
             page = await self.run_flow(list_runs(_PAGE, cursor, None, filters))
             for run in page["data"]:
                 yield run
+            _warn(page)
             if (cursor := page["pagination"].get("next")) is None:
                 return
 
@@ -78,6 +84,11 @@ class _Blocking(Protocol):
 
 class _Awaiting(Protocol):
     async def run_flow(self, flow: Flow[T]) -> T: ...
+
+
+def _warn(page: Mapping[str, Any]) -> None:
+    for text in page.get("warnings", ()):
+        warnings.warn(text, stacklevel=3)
 
 
 def list_runs(limit: int, after: str | None, before: str | None, filters: Mapping[str, Any]) -> Flow[dict[str, Any]]:
