@@ -22,12 +22,11 @@ from headrace.engine.engine import Engine
 from headrace.engine.environments import Environment, find_environment
 from headrace.settings import Settings
 from headrace.store.embedded import EmbeddedPostgres
-from headrace.store.migrate import migrate_database
-from tests.guards import list_guards
+from tests.fleet import fleet, make_template, more_stores, old_template, with_name
 from tests.postgres_15 import old_postgres, running_old_postgres
 from tests.server_fixture import server
 
-__all__ = ["old_postgres", "server"]
+__all__ = ["fleet", "more_stores", "old_postgres", "old_template", "server"]
 
 _numbers = itertools.count()
 
@@ -68,12 +67,7 @@ def postgres() -> Generator[str]:
 @pytest.fixture(scope="session")
 def template(postgres: str) -> str:
     """The name of a migrated database that nobody connects to. It refuses transitions that are not in the table."""
-    name = f"template_{uuid.uuid4().hex[:8]}"
-    execute_sql(postgres, f"CREATE DATABASE {name}")
-    asyncio.run(_migrate(with_database(postgres, name)))
-    for statement in list_guards():
-        execute_sql(with_database(postgres, name), statement)
-    return name
+    return asyncio.run(make_template(postgres))
 
 
 @pytest.fixture
@@ -118,8 +112,7 @@ async def environment(engine: Engine) -> Environment:
 
 def with_database(url: str, name: str) -> str:
     """The URL of another database on the same server."""
-    head, _, query = url.partition("?")
-    return f"{head.rsplit('/', 1)[0]}/{name}" + (f"?{query}" if query else "")
+    return with_name(url, name)
 
 
 def execute_sql(url: str, sql: str, *args: Any) -> list[Any]:
@@ -133,7 +126,3 @@ def execute_sql(url: str, sql: str, *args: Any) -> list[Any]:
             await connection.close()
 
     return asyncio.run(run())
-
-
-async def _migrate(url: str) -> None:
-    await migrate_database(url)
