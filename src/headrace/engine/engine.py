@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from uuid import UUID
 
-from headrace.engine.key_memory import KeyMemory
+from headrace.engine.control_cache import ControlMemory
 from headrace.engine.lanes import LaneBook
-from headrace.engine.notices import STORES_CHANNEL, Notices
+from headrace.engine.notices import CONTROL_CHANNEL, STORES_CHANNEL, Notices
 from headrace.engine.registry import ensure_stores, load_records, name_stores, read_listen_urls
 from headrace.errors import ConfigurationError
 from headrace.ids import HOME_STORE
@@ -45,7 +45,7 @@ class Engine:
     settings: Settings
     notices: Notices
     lanes: LaneBook = field(default_factory=LaneBook)
-    keys: KeyMemory = field(default_factory=KeyMemory)
+    control: ControlMemory = field(default_factory=ControlMemory)
     key: str = HOME_STORE
     name: str = "home"
     listens: bool = False
@@ -54,6 +54,9 @@ class Engine:
 
     known: Stores[Engine] | None = None
     refreshing: asyncio.Task[None] | None = None
+
+    def __post_init__(self) -> None:
+        self.notices.heed(CONTROL_CHANNEL, self.control.epochs.move)
 
     @classmethod
     async def open(cls, settings: Settings, *, listen: bool = False) -> Engine:

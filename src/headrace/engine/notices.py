@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, Final
 
 import asyncpg
@@ -23,6 +24,7 @@ READY_CHANNEL: Final = "headrace_ready"
 DONE_CHANNEL: Final = "headrace_done"
 CANCEL_CHANNEL: Final = "headrace_cancel"
 STORES_CHANNEL: Final = "headrace_stores"
+CONTROL_CHANNEL: Final = "headrace_control"
 _SPACING: Final = 0.05
 _RECONNECT_DELAY: Final = 1.0
 _PROBE_INTERVAL: Final = 30.0
@@ -40,6 +42,7 @@ class Notices:
         self._again: set[tuple[str, int]] = set()
         self._waiting: dict[tuple[str, int], asyncio.Event] = {}
         self._heard: Counter[tuple[str, int]] = Counter()
+        self._heeding: list[tuple[str, Callable[[int], None]]] = []
         self._listener: asyncio.Task[None] | None = None
         self.listening = False
 
@@ -98,6 +101,17 @@ class Notices:
         """Tells every process that the registry of stores has changed. Returns at once and never raises."""
         self._send(STORES_CHANNEL, 0)
 
+    async def control_changed(self, environment_id: int) -> None:
+        """Tells every process that an environment or its API keys have changed, 0: any. It is sent when this returns."""
+        self._note((CONTROL_CHANNEL, environment_id))
+        with contextlib.suppress(*DATABASE_ERRORS):
+            await self._store.fetch("send_notice", CONTROL_CHANNEL, str(environment_id))
+
+    def heed(self, channel: str, told: Callable[[int], None]) -> None:
+        """Calls ``told`` with the environment of each hint on a channel, and with 0 where some may have been lost."""
+        if (channel, told) not in self._heeding:
+            self._heeding.append((channel, told))
+
     def count(self, channel: str, environment_id: int) -> int:
         """How many hints came on a channel so far."""
         return self._heard[channel, environment_id]
@@ -142,15 +156,20 @@ class Notices:
         self._heard[key] += 1
         if event := self._waiting.pop(key, None):
             event.set()
+        for channel, told in self._heeding:
+            if channel == key[0]:
+                told(key[1])
 
     async def _listen(self) -> None:
         while True:
             connection = None
             try:
                 connection = await asyncpg.connect(self._url, timeout=10)
-                for channel in (READY_CHANNEL, DONE_CHANNEL, CANCEL_CHANNEL, STORES_CHANNEL):
+                for channel in (READY_CHANNEL, DONE_CHANNEL, CANCEL_CHANNEL, STORES_CHANNEL, CONTROL_CHANNEL):
                     await connection.add_listener(channel, self._hear)
                 self.listening = True
+                for _, told in self._heeding:  # nobody listened until now
+                    told(0)
                 while True:  # a connection can die without a word: a round trip now and then notices
                     await asyncio.sleep(_PROBE_INTERVAL)
                     await connection.execute("SELECT 1", timeout=10)
