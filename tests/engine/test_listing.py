@@ -87,7 +87,7 @@ async def test_each_run_comes_once_while_others_are_added(engine: Engine, seed: 
         "INSERT INTO headrace.runs (environment_id, lane_id, id, status, ready_at, created_at, updated_at)"
         " SELECT 1, $1, u.id, 'QUEUED', now(), now(), now() FROM unnest($2::uuid[]) AS u (id)",
         lane["id"],
-        [UUID(int=one.int + 1) for one in chance.sample(ids, 10)],
+        [UUID(int=one.int + 256) for one in chance.sample(ids, 10)],
     )
     pages = 0
 
@@ -278,7 +278,7 @@ async def test_lists_by_time_look_at_that_time_only(engine: Engine) -> None:
         return run_id
 
     ages = [timedelta(hours=hours) for hours in (0.5, 3, 30, 300)]
-    single = {age: await insert(UUID(int=first_id_at(now - age).int | 77), now - age) for age in ages}
+    single = {age: await insert(UUID(int=first_id_at(now - age).int | 77 << 8), now - age) for age in ages}
     item = await insert(item_run_id(long_ago, 0), now - timedelta(hours=1), long_ago, 0)
 
     async def since(age: timedelta, until: timedelta = timedelta()) -> set[UUID]:
