@@ -87,7 +87,7 @@ async def test_each_run_comes_once_while_others_are_added(engine: Engine, seed: 
         "INSERT INTO headrace.runs (environment_id, lane_id, id, status, ready_at, created_at, updated_at)"
         " SELECT 1, $1, u.id, 'QUEUED', now(), now(), now() FROM unnest($2::uuid[]) AS u (id)",
         lane["id"],
-        [UUID(int=one.int + 256) for one in chance.sample(ids, 10)],
+        [UUID(int=one.int + (1 << 40)) for one in chance.sample(ids, 10)],
     )
     pages = 0
 
