@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, Literal, TypeVar
 from uuid import UUID
@@ -22,6 +22,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 StoreState = Literal["active", "draining", "removed"]
+
+_REMEMBERED: Final = 10_000
+"""So many things that were moved a process knows to find at once."""
 
 _log: Final = get_logger("headrace.stores")
 
@@ -63,10 +66,27 @@ class Stores(Generic[T]):
         self._all: list[tuple[StoreRecord, T]] = [(StoreRecord(HOME_STORE, "home", "", 1.0, "active"), home)]
         self._roots: list[T] = [home]
         self._weights: list[float] = []
+        self._moved: dict[UUID, str] = {}
+        self.changed = asyncio.Event()
+        """Set when a store has come or gone, and then another one: taken before the stores are looked at, and waited for."""
 
     def owner(self, value: UUID) -> T:
         """That of the store that owns an id. Total and pure: an id of no store that is known is looked for at home."""
+        if self._moved and (key := self._moved.get(value)) is not None:
+            return self.named(key)
         return self._owners[value.int & 0xFF]
+
+    def named(self, key: str) -> T:
+        """That of the store with this key; home where there is none: it knows where all went that a removed store had."""
+        return self._owners[STORE_KEYS.index(key)]
+
+    def remember(self, value: UUID, place: T) -> None:
+        """Something was found elsewhere than its id says: it is looked for there first from now on."""
+        if len(self._moved) >= _REMEMBERED:
+            self._moved.clear()
+        for record, one in self._all:
+            if one is place:
+                self._moved[value] = record.key
 
     def pick(self) -> T:
         """That of the store that a new root goes to: by weight among those that are active; home where none is."""
@@ -97,20 +117,15 @@ class Stores(Generic[T]):
         """
         if len(self._all) == 1:
             return Gathered([await ask(self.home)], [])
-        answers = await asyncio.gather(*(self._ask(ask, one) for one in self.all()), return_exceptions=True)
-        found: list[R] = []
-        missing: list[str] = []
-        for record, answer in zip(self.records(), answers, strict=True):
-            if isinstance(answer, DATABASE_ERRORS):
-                _log.warning("a store does not answer", store=record.name, error=f"{type(answer).__name__}: {answer}")
-                missing.append(record.name)
-            elif isinstance(answer, BaseException):
-                raise answer
-            else:
-                found.append(answer)
-        if not found and (errors := [one for one in answers if isinstance(one, BaseException)]):
-            raise errors[-1]
-        return Gathered(found, missing)
+        answers = await self._ask_each(self._all, ask)
+        gathered = _sort_answers(answers)
+        if not gathered.answers:
+            raise next(answer for _, answer in reversed(answers) if isinstance(answer, BaseException))
+        return gathered
+
+    async def gather_from(self, keys: Collection[str], ask: Callable[[T], Awaitable[R]]) -> Gathered[R]:
+        """As ``gather``, of the stores with these keys only, and where none answers that is the answer."""
+        return _sort_answers(await self._ask_each([one for one in self._all if one[0].key in keys], ask))
 
     def replace(self, stores: Sequence[tuple[StoreRecord, T]]) -> None:
         """What is known of the stores is replaced; home is among them."""
@@ -118,11 +133,14 @@ class Stores(Generic[T]):
         owners = [self.home] * 256
         for record, one in ordered:
             owners[STORE_KEYS.index(record.key)] = one
+        before, self._all = self.all(), ordered
         open_ones = [(record.weight, one) for record, one in ordered if record.takes_roots] or [(1.0, self.home)]
         self._owners = owners
-        self._all = ordered
         self._roots = [one for _, one in open_ones]
         self._weights = [weight for weight, _ in open_ones] if len(open_ones) > 1 else []
+        if before != self.all():
+            changed, self.changed = self.changed, asyncio.Event()
+            changed.set()
 
     def copy(self, home: T) -> Stores[T]:
         """The same stores with another one in the place of home."""
@@ -130,5 +148,24 @@ class Stores(Generic[T]):
         made.replace([(record, home if one is self.home else one) for record, one in self._all])
         return made
 
-    async def _ask(self, ask: Callable[[T], Awaitable[R]], one: T) -> R:
-        return await answers_within(ask(one), self._patience)
+    async def _ask_each(
+        self, stores: Sequence[tuple[StoreRecord, T]], ask: Callable[[T], Awaitable[R]]
+    ) -> list[tuple[StoreRecord, R | BaseException]]:
+        asking = [answers_within(ask(one), self._patience) for _, one in stores]
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+        return [(record, answer) for (record, _), answer in zip(stores, answers, strict=True)]
+
+
+def _sort_answers(answers: Sequence[tuple[StoreRecord, R | BaseException]]) -> Gathered[R]:
+    """Raises what is no error of a database."""
+    found: list[R] = []
+    missing: list[str] = []
+    for record, answer in answers:
+        if isinstance(answer, DATABASE_ERRORS):
+            _log.warning("a store does not answer", store=record.name, error=f"{type(answer).__name__}: {answer}")
+            missing.append(record.name)
+        elif isinstance(answer, BaseException):
+            raise answer
+        else:
+            found.append(answer)
+    return Gathered(found, missing)
