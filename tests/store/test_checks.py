@@ -329,16 +329,33 @@ async def test_a_store_that_was_away_at_the_start_is_looked_at_when_it_comes(fle
 
 async def test_only_the_first_connection_to_a_store_asks_for_its_schema(fleet: Fleet) -> None:
     """Processes of the old version go on while a newer one's migration comes; new ones of the old version don't start."""
-    verify = expect_store("s1", "1", fleet.id)
-    connection = await asyncpg.connect(fleet.s1.url)
+    url = fleet.s1.url
+    connect = expect_store("s1", url, "1", fleet.id)
+    first = await connect(url)
+    await first.execute("INSERT INTO public.headrace_migrations VALUES (9999, 'later', 'x')")
+    await first.close()
+    await (await connect(url)).close()
+    with pytest.raises(WrongStoreError, match="version 9999"):
+        await expect_store("s1", url, "1", fleet.id)(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [("", "no URL is known for store 's1'"), ("postgresql://app:sek/ret@db1/x", "its URL can't be read")],
+)
+async def test_a_store_whose_url_is_of_no_use_is_away_and_no_more(fleet: Fleet, url: str, said: str) -> None:
+    await execute(fleet.home.url, f"UPDATE headrace.stores SET url = '{url}' WHERE key = '1'")
+    engine = await Engine.open(fleet.settings)
     try:
-        await verify(connection)
-        await connection.execute("INSERT INTO public.headrace_migrations VALUES (9999, 'later', 'x')")
-        await verify(connection)
-        with pytest.raises(WrongStoreError, match="version 9999"):
-            await expect_store("s1", "1", fleet.id)(connection)
+        answers = await engine.stores.gather(lambda one: one.store.fetch("read_identity"))
+        assert (len(answers.answers), answers.missing) == (1, ["s1"])
+        with pytest.raises(WrongStoreError, match=said):
+            await engine.stores.all()[1].store.fetch("read_identity")
     finally:
-        await connection.close()
+        await engine.close()
+    if not url:
+        with pytest.raises(ConfigurationError, match="Set HEADRACE_STORES=s1=postgresql://"):
+            await Engine.open(fleet.settings, listen=True)
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,11 @@ import httpx2
 from headrace.cli.options import ApiUrl, DatabaseUrl, Json
 from headrace.cli.outcome import FAILED, OK
 from headrace.cli.output import out, print_json, print_table
+from headrace.engine.registry import name_stores, read_registry
 from headrace.errors import ConfigurationError
 from headrace.payloads import Payloads, PayloadStoreError
 from headrace.settings import Settings
+from headrace.store.checks import Examined, examine_stores
 from headrace.store.embedded import has_embedded
 from headrace.store.migrate import find_missing_migrations
 from headrace.store.statements import load_sql
@@ -31,6 +33,7 @@ LONG_TRANSACTION: Final = 300.0
 MANY_DEAD: Final = 100_000
 SKEW: Final = 2.0
 _TIMEOUT: Final = 5.0
+_OF_HOME: Final = frozenset({"listen", "pooler", "isolation", "encoding", "timeout", "same-database"})
 
 State = Literal["ok", "warn", "fail"]
 
@@ -69,6 +72,7 @@ async def examine(settings: Settings) -> list[Finding]:
         judge_embedded(installed=has_embedded(), needed=not settings.database_url),
         await _examine_payloads(settings),
         *await _examine_database(settings),
+        *await _examine_stores(settings),
         await _examine_server(settings),
     ]
 
@@ -209,6 +213,32 @@ async def _examine_schema(connection: Any, settings: Settings) -> list[Finding]:
         return [Finding("schema", "fail", f"{len(missing)} migration(s) missing", "Run `headrace migrate`.")]
     facts = await connection.fetchrow(load_sql("examine_schema"))
     return [Finding("schema", "ok", "up to date"), *judge_schema(facts)]
+
+
+async def _examine_stores(settings: Settings) -> list[Finding]:
+    """What the other stores are like, and what is wrong with them together. Home by itself was looked at before."""
+    try:
+        records = await read_registry(settings) if settings.database_url else []
+    except (*DATABASE_ERRORS, ConfigurationError):
+        return []  # home is away, which is said already
+    if not records:
+        return []
+    named = name_stores(records, settings)
+    examined = await examine_stores(named, pooler=settings.pooler, pool_size=settings.pool_size, patience=_TIMEOUT)
+    return [*judge_stores(examined)]
+
+
+def judge_stores(examined: Examined) -> Generator[Finding]:
+    """What the checks of all stores tell, of home only what is not told of a database by itself."""
+    home = examined.facts[0].name
+    for problem in examined.problems:
+        if problem.store != home or problem.kind in _OF_HOME:
+            grave = problem.weight == "refuse" or problem.kind == "unreachable"
+            yield Finding(f"store {problem.store}", "fail" if grave else "warn", problem.said, problem.todo)
+    bad = {problem.store for problem in examined.problems}
+    for facts in examined.facts[1:]:
+        if facts.name not in bad:
+            yield Finding(f"store {facts.name}", "ok", f"PostgreSQL {facts.version} at {facts.place}")
 
 
 async def _examine_server(settings: Settings) -> Finding:

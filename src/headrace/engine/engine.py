@@ -161,15 +161,11 @@ class Engine:
         await self.store.close()
 
     async def _open_other(self, record: StoreRecord) -> Engine:
-        if not record.url:
-            raise ConfigurationError(
-                f"No database is named for the store {record.name!r}: set HEADRACE_STORES={record.name}=postgresql://... as in "
-                "the other processes."
-            )
         listen_url = read_listen_urls(self.settings).get(record.name, "")
         settings = replace(self.settings, database_url=record.url, listen_url=listen_url, stores="", stores_listen="")
         # one that is away now must not keep this process from starting: it is looked at when a connection is made
-        store = await Store.open(settings, lazily=True, verify=expect_store(record.name, record.key, self.fleet))
+        connect = expect_store(record.name, record.url, record.key, self.fleet)
+        store = await Store.open(settings, lazily=True, connect=connect)
         opened = Engine(
             store,
             self.payloads,

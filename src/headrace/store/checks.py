@@ -28,7 +28,7 @@ from headrace.ids import HOME_STORE
 from headrace.store.migrate import check_schema, list_migrations
 from headrace.store.places import describe_failure, describe_place
 from headrace.store.statements import load_sql
-from headrace.store.store import DATABASE_ERRORS
+from headrace.store.store import DATABASE_ERRORS, FreeConnection
 
 OLDEST_POSTGRES: Final = 150_000
 SHORTEST_TIMEOUT: Final = 5_000
@@ -129,11 +129,16 @@ class WrongStoreError(ConnectionError):
 
 
 async def examine_stores(
-    stores: Sequence[NamedStore], *, fleet: UUID, pooler: str = "none", pool_size: int = 0, patience: float = 5.0
+    stores: Sequence[NamedStore],
+    *,
+    fleet: UUID | None = None,
+    pooler: str = "none",
+    pool_size: int = 0,
+    patience: float = 5.0,
 ) -> Examined:
     """Asks every store, home first, and says what is wrong. Writes nothing, and raises nothing that a store does.
 
-    ``fleet`` is what home says that the installation is; ``pooler`` and ``pool_size`` are the settings of these names.
+    ``fleet`` is the installation, None for that which home says; ``pooler`` and ``pool_size`` are the settings of these names.
     """
     async with AsyncExitStack() as stack:
         visits = await asyncio.gather(*(_visit(store.name, store.key, store.url, patience, stack) for store in stores))
@@ -141,6 +146,7 @@ async def examine_stores(
             *(_visit(store.name, store.key, store.listen_url, patience, stack) for store in stores if store.listen_url)
         )
         facts = [visit.facts for visit in visits]
+        fleet = fleet or (facts[0].identity.fleet if facts[0].identity else None)
         problems = [
             problem for one in facts for problem in judge_facts(one, fleet=fleet, pooler=pooler, pool_size=pool_size)
         ]
@@ -153,9 +159,18 @@ async def examine_stores(
     return Examined(facts, problems)
 
 
-def judge_facts(facts: StoreFacts, *, fleet: UUID, pooler: str, pool_size: int) -> Generator[Problem]:
+def judge_facts(facts: StoreFacts, *, fleet: UUID | None, pooler: str, pool_size: int) -> Generator[Problem]:
     """What is wrong with one store by itself."""
     who = f"Store {facts.name!r} ({facts.place})"
+    if not facts.place:
+        yield Problem(
+            facts.name,
+            f"No URL is known for store {facts.name!r}: the registry has none.",
+            f"Set HEADRACE_STORES={facts.name}=postgresql://... as for the other processes, or write it to the registry: "
+            f"`headrace stores add {facts.name} URL`.",
+            kind="no-url",
+        )
+        return
     if facts.failure:
         yield Problem(
             facts.name,
@@ -219,17 +234,32 @@ async def find_same_database(one: Any, other: Any) -> bool:
         return not await other.fetchval(load_sql("hold_mark"), mark)
 
 
-def expect_store(name: str, key: str, fleet: UUID) -> Callable[[Any], CoroutineType[Any, Any, None]]:
-    """What a pool does with each new connection to a store: it refuses one that leads to another database.
+def expect_store(name: str, url: str, key: str, fleet: UUID) -> Callable[..., CoroutineType[Any, Any, Any]]:
+    """How the pool of a store connects: as ``asyncpg.connect`` does, but a connection to another database is refused.
 
     A store that was away at the start, or whose name leads elsewhere since, is found out here. The first connection is
     asked for its schema too; later ones are not, because a newer one may come while processes of the old one still run.
+    All that it raises is in DATABASE_ERRORS: for whoever asks, the store is away.
     """
     known = False
+    place = f"store {name!r}"
+
+    async def connect(*args: Any, **given: Any) -> Any:
+        if not url:
+            raise WrongStoreError(f"no URL is known for {place}: HEADRACE_STORES names it for other processes")
+        try:
+            connection: Any = await asyncpg.connect(*args, **given)
+        except ValueError as error:
+            raise WrongStoreError(f"{place}: {describe_failure(error, url)}") from None
+        try:
+            await verify(connection)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
 
     async def verify(connection: Any) -> None:
         nonlocal known
-        place = f"store {name!r}"
         try:
             async with connection.transaction():
                 own = await connection.fetchrow(load_sql("read_identity"))
@@ -245,7 +275,7 @@ def expect_store(name: str, key: str, fleet: UUID) -> Callable[[Any], CoroutineT
             raise WrongStoreError(f"the database of {place} is another store: see `headrace stores check`")
         known = True
 
-    return verify
+    return connect
 
 
 def refuse_problems(problems: Iterable[Problem]) -> None:
@@ -265,11 +295,13 @@ class _Visit:
 async def _visit(name: str, key: str | None, url: str, patience: float, stack: AsyncExitStack) -> _Visit:
     place = describe_place(url)
     if not url:
-        return _Visit(StoreFacts(name, "no URL", key, failure="no URL is known for it; HEADRACE_STORES names one"))
+        return _Visit(StoreFacts(name, "", key, failure="no URL is known for it"))
     try:
         async with asyncio.timeout(patience):
             # no statement cache: this is to work through a pooler as well
-            connection: Any = await asyncpg.connect(url, timeout=patience, statement_cache_size=0)
+            connection: Any = await asyncpg.connect(
+                url, timeout=patience, statement_cache_size=0, connection_class=FreeConnection
+            )
             stack.push_async_callback(_hang_up, connection)
             return _Visit(await _read_facts(name, key, url, place, connection), connection)
     except (*DATABASE_ERRORS, ValueError) as error:
@@ -326,7 +358,7 @@ async def _is_pooled(connection: Any, url: str, pid: int) -> bool:
     """Whether another connection is given the same server process while this one is open: only a pooler does so."""
     if connection.get_server_pid() == pid:
         return False
-    other: Any = await asyncpg.connect(url, statement_cache_size=0)
+    other: Any = await asyncpg.connect(url, statement_cache_size=0, connection_class=FreeConnection)
     try:
         async with other.transaction():
             return (await other.fetchrow(load_sql("examine_store")))["pid"] == pid
@@ -405,7 +437,7 @@ def _tell_migration(facts: StoreFacts) -> str:
     )
 
 
-def _judge_identity(facts: StoreFacts, who: str, fleet: UUID) -> Generator[Problem]:
+def _judge_identity(facts: StoreFacts, who: str, fleet: UUID | None) -> Generator[Problem]:
     own = facts.identity
     if own is None:
         yield Problem(
@@ -441,7 +473,7 @@ def _judge_identity(facts: StoreFacts, who: str, fleet: UUID) -> Generator[Probl
         )
 
 
-def _judge_candidate(facts: StoreFacts, own: Identity, who: str, fleet: UUID) -> Generator[Problem]:
+def _judge_candidate(facts: StoreFacts, own: Identity, who: str, fleet: UUID | None) -> Generator[Problem]:
     if own.key == HOME_STORE and own.fleet != fleet:
         return  # a database of its own: whether it is empty is seen when it becomes a store
     whose = "this installation" if own.fleet == fleet else f"another installation (fleet {own.fleet})"

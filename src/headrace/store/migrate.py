@@ -15,6 +15,7 @@ from typing import Any, Final
 import asyncpg
 
 from headrace.errors import ConfigurationError
+from headrace.store.places import describe_failure
 
 _LOCK: Final = 7305_0000
 _RECORD: Final = """
@@ -128,4 +129,5 @@ async def _connect(database_url: str) -> Any:
         # no statement cache: this is to work through PgBouncer as well
         return await asyncpg.connect(database_url, statement_cache_size=0)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, TimeoutError) as error:
-        raise ConfigurationError(f"PostgreSQL can't be reached with HEADRACE_DATABASE_URL: {error}.") from error
+        told = describe_failure(error, database_url)
+        raise ConfigurationError(f"PostgreSQL can't be reached with HEADRACE_DATABASE_URL: {told}.") from error

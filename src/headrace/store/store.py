@@ -17,6 +17,7 @@ import asyncpg
 
 from headrace.errors import ConfigurationError
 from headrace.settings import Settings
+from headrace.store.places import describe_failure
 from headrace.store.statements import Plan, Record, Statement
 
 T = TypeVar("T")
@@ -35,7 +36,7 @@ _CANCEL_SECONDS: Final = 2.0
 """How long a server has to say that it has broken a statement off."""
 
 
-class _Connection(asyncpg.Connection):
+class FreeConnection(asyncpg.Connection):
     """A connection that a frozen server can't hold fast.
 
     A call that is canceled, as by ``asyncio.timeout``, waits until the server has broken off its statement: for ever, where
@@ -62,12 +63,12 @@ class Store:
         settings: Settings,
         *,
         lazily: bool = False,
-        verify: Callable[[Any], CoroutineType[Any, Any, None]] | None = None,
+        connect: Callable[..., CoroutineType[Any, Any, Any]] | None = None,
     ) -> Store:
         """Connects, or ``lazily`` does so at the first statement. Raises ConfigurationError where no database is named or
-        it can't be reached. ``verify`` is given each new connection, and refuses it by raising.
+        it can't be reached. ``connect`` makes the connections, as ``asyncpg.connect`` does, or refuses to by raising.
         """
-        if not settings.database_url:
+        if not settings.database_url and connect is None:
             raise ConfigurationError(
                 "No database is named. Set HEADRACE_DATABASE_URL (or DATABASE_URL) to a PostgreSQL URL such as "
                 "postgresql://user:password@host/database, or use `headrace dev`, which starts its own."
@@ -80,12 +81,13 @@ class Store:
                 max_size=settings.pool_size,
                 statement_cache_size=0 if pooled else 200,
                 reset=_leave_connection,
-                init=verify,
-                connection_class=_Connection,
+                connect=connect,
+                connection_class=FreeConnection,
             )
         except (*DATABASE_ERRORS, ValueError) as error:
+            told = describe_failure(error, settings.database_url)
             raise ConfigurationError(
-                f"PostgreSQL can't be reached with HEADRACE_DATABASE_URL: {error}. Check that the server runs and that "
+                f"PostgreSQL can't be reached with HEADRACE_DATABASE_URL: {told}. Check that the server runs and that "
                 "user, password, host and database are right; `headrace doctor` looks closer."
             ) from error
         return cls(pool, pooled=pooled)

@@ -1,0 +1,359 @@
+"""``headrace stores``: the databases that runs live in. Talks to the databases themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Final
+
+from cyclopts import App, Parameter
+from rich.text import Text
+
+from headrace.cli.connection import use_engine
+from headrace.cli.options import DatabaseUrl, Json
+from headrace.cli.outcome import FAILED, NOT_FOUND, OK, UNREACHABLE, USAGE, CommandError
+from headrace.cli.output import err, out, print_json, print_table
+from headrace.engine import upkeep
+from headrace.engine.engine import Engine
+from headrace.engine.notices import STORES_CHANNEL
+from headrace.engine.registry import add_store, change_store, list_stores, name_stores
+from headrace.engine.upkeep import COUNTED, Holding, MeasuredStore
+from headrace.ids import HOME_STORE
+from headrace.store.checks import Examined, NamedStore, Problem, StoreFacts, examine_stores
+from headrace.store.migrate import migrate_database
+from headrace.store.places import describe_place
+from headrace.store.router import StoreRecord
+
+stores_app: Final = App(name="stores", help="List, add, drain and remove the databases that runs live in.")
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
+_LOOK: Final = 0.5
+
+Name = Annotated[str, Parameter(help="Name of the store", env_var="HEADRACE_STORE_NAME")]
+Weight = Annotated[
+    float,
+    Parameter(
+        help="Its share of new roots: with 2 it gets twice as many as one with 1, with 0 none",
+        env_var="HEADRACE_STORE_WEIGHT",
+    ),
+]
+
+
+@stores_app.command(name="list")
+def list_(*, database_url: DatabaseUrl = None, json: Json = False) -> None:
+    """List all stores: their state, their share of new roots, and how many of their runs are open."""
+    found = use_engine(database_url, upkeep.measure_stores)
+    if json:
+        print_json([_spell(one) for one in found])
+        return
+    shares = _share([one.record for one in found])
+    print_table(
+        ["name", "key", "place", "state", "weight", "new roots", "open runs", "answers"],
+        [
+            [
+                one.record.name,
+                one.record.key,
+                describe_place(one.record.url) if one.record.url else None,
+                _spell_state(one.record),
+                f"{one.record.weight:g}",
+                shares.get(one.record.key),
+                _count(one.holding.open_runs) if one.holding else None,
+                None if one.record.state == "removed" else one.failure or "yes",
+            ]
+            for one in found
+        ],
+    )
+
+
+@stores_app.command
+def add(
+    name: Name,
+    url: Annotated[
+        str,
+        Parameter(
+            help="Its PostgreSQL; an empty database. Best given by the variable: a command line can be seen by others",
+            env_var="HEADRACE_STORE_URL",
+        ),
+    ],
+    /,
+    *,
+    weight: Weight = 1.0,
+    migrate: Annotated[
+        bool, Parameter(negative="", help="Make headrace's tables in it first", env_var="HEADRACE_STORE_MIGRATE")
+    ] = False,
+    keep_url: Annotated[
+        bool,
+        Parameter(
+            negative="--no-keep-url",
+            help="Write the URL to the registry, with its password; without that every process needs it in HEADRACE_STORES",
+            env_var="HEADRACE_STORE_KEEP_URL",
+        ),
+    ] = True,
+    database_url: DatabaseUrl = None,
+    json: Json = False,
+) -> None:
+    """Check a database and add it to the stores. For a name that is there, give its database another URL."""
+    if not _NAME.fullmatch(name) or name == "home":
+        raise CommandError(
+            f"The name is {name!r}, but must be 1 to 63 of a-z, 0-9 and -, begin with a letter, and not be home.", USAGE
+        )
+
+    record, added = use_engine(
+        database_url, lambda engine: _add(engine, NamedStore(name, url), weight, migrate=migrate, keep_url=keep_url)
+    )
+    if json:
+        print_json({**_spell(MeasuredStore(record, None)), "added": added})
+        return
+    place = describe_place(url)
+    if not added:
+        out.print(f"Store {name} was there already; its database is at {place}.", markup=False)
+        return
+    out.print(
+        f"Store {name} is {place}, key {record.key}. New roots go there in {record.opens_in:.0f} s, when every process knows it.",
+        markup=False,
+    )
+    if not keep_url:
+        err.print(f"Every process needs its URL now: HEADRACE_STORES={name}=postgresql://...", markup=False)
+
+
+@stores_app.command
+def weight(
+    name: Name,
+    weight: Annotated[
+        float,
+        Parameter(help="Its share of new roots, 0 to 1000000: with 0 it gets none", env_var="HEADRACE_STORE_WEIGHT"),
+    ],
+    /,
+    *,
+    database_url: DatabaseUrl = None,
+    json: Json = False,
+) -> None:
+    """Set how many of the new roots a store gets, in proportion to the others."""
+    if not 0 <= weight <= 1_000_000:
+        raise CommandError(f"The weight is {weight:g}, but must be from 0 to 1000000.", USAGE)
+
+    async def run(engine: Engine) -> list[StoreRecord]:
+        _find(await list_stores(engine), name)
+        await change_store(engine, name, weight=weight)
+        await _tell_processes(engine)
+        return await list_stores(engine)
+
+    records = use_engine(database_url, run)
+    record = _find(records, name)
+    if json:
+        print_json(_spell(MeasuredStore(record, None)))
+    else:
+        out.print(f"Store {name} gets {_share(records).get(record.key, 'none')} of new roots.", markup=False)
+
+
+@stores_app.command
+def drain(
+    name: Name,
+    /,
+    *,
+    undo: Annotated[
+        bool, Parameter(negative="", help="Let it take new roots again", env_var="HEADRACE_STORE_UNDO")
+    ] = False,
+    wait: Annotated[
+        bool, Parameter(negative="", help="Wait until none of its runs is open", env_var="HEADRACE_STORE_WAIT")
+    ] = False,
+    database_url: DatabaseUrl = None,
+    json: Json = False,
+) -> None:
+    """Give a store no new roots. What it owns goes on there, children too, until it has ended or is moved."""
+
+    async def run(engine: Engine) -> tuple[MeasuredStore, list[StoreRecord]]:
+        _find(await list_stores(engine), name)
+        await change_store(engine, name, state="active" if undo else "draining")
+        await _tell_processes(engine)
+        while True:
+            found = await upkeep.measure_stores(engine)
+            [one] = [one for one in found if one.record.name == name]
+            if undo or not wait or (one.holding is not None and one.holding.open_runs == 0):
+                return one, [other.record for other in found]
+            await asyncio.sleep(_LOOK)
+
+    one, records = use_engine(database_url, run)
+    if json:
+        print_json(_spell(one))
+        return
+    if undo:
+        out.print(f"Store {name} gets {_share(records).get(one.record.key, 'none')} of new roots.", markup=False)
+        return
+    left = (
+        f"{_count(one.holding.open_runs)} of its runs are open" if one.holding else f"it does not answer: {one.failure}"
+    )
+    out.print(f"Store {name} gets no new roots; {left}.", markup=False)
+    if not any(record.takes_roots for record in records):
+        err.print("No store takes new roots now: they go to home.", markup=False)
+
+
+@stores_app.command
+def remove(name: Name, /, *, database_url: DatabaseUrl = None, json: Json = False) -> None:
+    """Take a store that was drained, and that owns nothing any more, out of use for ever. Its key is never given again."""
+    if name == "home":
+        raise CommandError(
+            "home can't be removed: it has the control plane. `headrace stores drain home` gives it no runs.", USAGE
+        )
+
+    async def run(engine: Engine) -> upkeep.RemoveOutcome:
+        outcome = await upkeep.remove_store(engine, name)
+        await _tell_processes(engine)
+        return outcome
+
+    match use_engine(database_url, run):
+        case upkeep.NoStore():
+            raise CommandError(f"There is no store {name!r}. `headrace stores list` shows all of them.", NOT_FOUND)
+        case upkeep.NotDraining():
+            raise CommandError(f"Store {name} takes new roots. Drain it first: `headrace stores drain {name}`.", FAILED)
+        case upkeep.StillOwns(holding):
+            raise CommandError(
+                f"Store {name} still owns {_spell_holding(holding)}. Move them first: `headrace stores move --all-from {name} "
+                "--to STORE`. It was left as it was.",
+                FAILED,
+            )
+        case upkeep.Removed():
+            pass
+    if json:
+        print_json({"name": name, "state": "removed"})
+    else:
+        out.print(f"Store {name} is removed. Nothing of headrace is in its database any more; drop it.", markup=False)
+
+
+@stores_app.command
+def check(*, database_url: DatabaseUrl = None, json: Json = False) -> int:
+    """Look at all stores as a start does, and say what is wrong and what to do. Exit code 1 where something is."""
+    found = use_engine(database_url, _examine_known)
+    bad = any(map(_is_grave, found.problems))
+    if json:
+        print_json({"stores": [_spell_facts(one) for one in found.facts], "problems": found.problems})
+        return FAILED if bad else OK
+    print_table(
+        ["name", "key", "place", "PostgreSQL", "is"],
+        [[one.name, one.key, one.place, one.version or None, _judge(one, found.problems)] for one in found.facts],
+    )
+    for problem in found.problems:
+        out.print(Text(f"\n{problem.said}\n{problem.todo}"))
+    return FAILED if bad else OK
+
+
+async def _add(
+    engine: Engine, asked: NamedStore, weight: float, *, migrate: bool, keep_url: bool
+) -> tuple[StoreRecord, bool]:
+    """The store as it then is, and whether it is new."""
+    name = asked.name
+    before = next((one for one in await list_stores(engine) if one.name == name), None)
+    if before is not None:
+        if before.state == "removed":
+            raise CommandError(f"{name!r} was the name of a store that was removed. Choose a new one.", USAGE)
+        asked = replace(asked, key=before.key)
+    found = await _examine_candidate(engine, asked)
+    if migrate and any(one.kind == "schema" for one in found.problems) and _may_migrate(asked, found.facts[-1]):
+        await migrate_database(asked.url)
+        found = await _examine_candidate(engine, asked)
+    if problems := [one for one in found.problems if one.store == name and _is_grave(one)]:
+        raise CommandError("\n".join(map(str, problems)), UNREACHABLE)
+    if before is None:
+        await add_store(engine, name, asked.url, weight=weight, keep_url=keep_url)
+    elif keep_url:
+        await change_store(engine, name, url=asked.url)
+    await _tell_processes(engine)
+    return next(one for one in await list_stores(engine) if one.name == name), before is None
+
+
+async def _examine_known(engine: Engine, *candidates: NamedStore) -> Examined:
+    settings = engine.settings
+    named = name_stores([one for one in await list_stores(engine) if one.state != "removed"], settings)
+    names = {one.name for one in candidates}
+    return await examine_stores(
+        [*(one for one in named if one.name not in names), *candidates],
+        fleet=engine.fleet,
+        pooler=settings.pooler,
+        pool_size=settings.pool_size,
+        patience=settings.store_patience,
+    )
+
+
+async def _examine_candidate(engine: Engine, asked: NamedStore) -> Examined:
+    if not asked.url.startswith("postgres"):
+        raise CommandError("The URL must be postgresql://user:password@host:port/database.", USAGE)
+    return await _examine_known(engine, asked)
+
+
+def _may_migrate(asked: NamedStore, facts: StoreFacts) -> bool:
+    """Whether the tables may be made: not where it can't be the store that it is named as."""
+    return asked.key is None or (facts.identity is not None and facts.identity.key == asked.key)
+
+
+def _is_grave(problem: Problem) -> bool:
+    return problem.weight == "refuse" or problem.kind == "unreachable"
+
+
+async def _tell_processes(engine: Engine) -> None:
+    # this process ends at once: what it would send in the background is sent here
+    await engine.home.store.fetch("send_notice", STORES_CHANNEL, "0")
+
+
+def _find(records: Sequence[StoreRecord], name: str) -> StoreRecord:
+    found = [one for one in records if one.name == name and one.state != "removed"]
+    if not found:
+        known = ", ".join(one.name for one in records if one.state != "removed")
+        raise CommandError(f"There is no store {name!r}, but {known}.", NOT_FOUND)
+    return found[0]
+
+
+def _share(records: Sequence[StoreRecord]) -> dict[str, str]:
+    """What part of new roots each store gets, by key."""
+    takers = {one.key: one.weight for one in records if one.takes_roots} or {HOME_STORE: 1.0}
+    whole = sum(takers.values())
+    return {key: f"{part / whole:.0%}" for key, part in takers.items()}
+
+
+def _spell(one: MeasuredStore) -> dict[str, Any]:
+    record = one.record
+    fields = {
+        "name": record.name,
+        "key": record.key,
+        "place": describe_place(record.url) if record.url else None,
+        "state": record.state,
+        "weight": record.weight,
+        "takesRoots": record.takes_roots,
+        "opensIn": record.opens_in,
+    }
+    if one.holding is not None:
+        return {**fields, "openRuns": one.holding.open_runs, "counted": COUNTED, "failure": None}
+    return {**fields, "failure": one.failure or None}
+
+
+def _spell_facts(facts: StoreFacts) -> dict[str, Any]:
+    return {
+        "name": facts.name,
+        "key": facts.key,
+        "place": facts.place,
+        "version": facts.version or None,
+        "reachable": not facts.failure,
+    }
+
+
+def _spell_state(record: StoreRecord) -> str:
+    if record.state == "active" and record.opens_in > 0:
+        return f"opens in {record.opens_in:.0f} s"
+    return record.state
+
+
+def _spell_holding(holding: Holding) -> str:
+    parts = [("runs", holding.runs), ("batches", holding.batches), ("tokens", holding.tokens)]
+    return ", ".join(f"{_count(count)} {what}" for what, count in parts if count)
+
+
+def _count(number: int) -> str:
+    return f"at least {number}" if number >= COUNTED else str(number)
+
+
+def _judge(facts: StoreFacts, problems: Sequence[Problem]) -> str:
+    mine = [one for one in problems if one.store == facts.name]
+    if facts.failure:
+        return "away"
+    return "refused" if any(one.weight == "refuse" for one in mine) else "to look at" if mine else "well"
