@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from uuid import UUID
 
 if TYPE_CHECKING:
     from headrace.engine.environments import Environment
@@ -130,7 +131,7 @@ class ControlCache(Generic[K, V]):
 
 
 class ControlMemory:
-    """What one process remembers of the control plane. That of the home store's engine is used."""
+    """What one process remembers of the control plane: answers in the home store's engine, how far its copy is in another's."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.epochs: Final = Epochs(clock)
@@ -140,3 +141,16 @@ class ControlMemory:
 
         self.environments: Final[ControlCache[str, Environment]] = ControlCache(self.epochs)
         self.every: Final[ControlCache[str, list[Environment]]] = ControlCache(self.epochs)
+
+        self.behind = False
+        """Whether the last try to copy the control plane to this store failed."""
+
+        self._copied: tuple[UUID, float] | None = None
+
+    def note_copied(self, mark: UUID) -> None:
+        """This store has what home had at a mark."""
+        self._copied = (mark, self.epochs.clock())
+
+    def has_copied(self, mark: UUID, seconds: float) -> bool:
+        """Whether this store was seen to have it so many seconds ago at most."""
+        return self._copied is not None and self._copied[0] == mark and self.epochs.clock() - self._copied[1] < seconds

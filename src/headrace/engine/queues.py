@@ -2,16 +2,20 @@
 
 What executes is counted from the runs, so a new limit holds from the next claim on: runs that execute already are marked as
 counted in the transaction that sets it, and once more after it, for claims that had looked before (decision 0013).
+
+What is said of queues is said at home and copied to every store (engine/control_copies); what they do is counted in each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from headrace.engine.control_copies import spread_control
 from headrace.engine.engine import Engine
+from headrace.engine.recounts import count_executing
 from headrace.queues import MAX_CONCURRENCY, Queue
 from headrace.store.statements import Plan, query
 
@@ -74,12 +78,24 @@ def declare_queues(environment_id: int, queues: Iterable[Queue]) -> Plan[list[st
 
     To be followed by ``count_again`` after the commit, where there are any.
     """
+    return (yield from _declare("declare_queues", environment_id, queues))
+
+
+def declare_queues_here(environment_id: int, queues: Iterable[Queue]) -> Plan[list[str]]:
+    """Plan: in a store other than home, what a worker's code says of queues of which nothing is said there yet.
+
+    A limit holds from the first run on, even where home's word comes later.
+    """
+    return (yield from _declare("declare_queues_here", environment_id, queues))
+
+
+def _declare(statement: str, environment_id: int, queues: Iterable[Queue]) -> Plan[list[str]]:
     by_name = {queue.name: queue for queue in queues if queue.name}
     if not by_name:
         return []
     said = list(by_name.values())
     rows = yield from query(
-        "declare_queues",
+        statement,
         environment_id,
         list(by_name),
         [queue.concurrency_limit for queue in said],
@@ -91,15 +107,17 @@ def declare_queues(environment_id: int, queues: Iterable[Queue]) -> Plan[list[st
     )
     changed: list[str] = [row["name"] for row in rows]
     if changed:
-        yield from _count_executing(environment_id, changed)
+        yield from count_executing(environment_id, changed)
     return changed
 
 
 async def declare_queue(engine: Engine, environment_id: int, queue: Queue) -> QueueView:
     """Says what a queue may do at once, as code would; it need not be there."""
     assert queue.name is not None, "it is the queue's own name that is declared"
+    engine = engine.home
     changed = await engine.store.run_plan(declare_queues(environment_id, [queue]))
     await count_again(engine, environment_id, changed)
+    await spread_control(engine)
     return await _show(engine, environment_id, queue.name)
 
 
@@ -109,12 +127,19 @@ async def count_again(engine: Engine, environment_id: int, queues: Sequence[str]
     ``queues`` None are all of them. A claim holds its worker's row, so the one that was under way is over by then.
     """
     if queues is None or queues:
-        await engine.store.run_plan(_count_executing(environment_id, queues))
+        await engine.store.run_plan(count_executing(environment_id, queues))
         engine.notices.runs_ready(environment_id)
 
 
 async def list_queues(engine: Engine, environment_id: int, *, limit: int, offset: int) -> QueuePage:
-    """A page of queues, by name: those that somebody said something of, those of tasks, and those with runs."""
+    """A page of queues, by name: those that somebody said something of, those of tasks, and those with runs.
+
+    What a store does that does not answer is not counted.
+    """
+    engine = engine.home
+    if engine.stores.others():
+        names = await _find_names(engine, environment_id, None)
+        return QueuePage(await _read_queues(engine, environment_id, names[offset : offset + limit]), len(names))
     rows = await engine.store.fetch("list_queues", environment_id, None, limit, offset)
     if not rows and offset:
         first = await engine.store.fetch("list_queues", environment_id, None, 1, 0)
@@ -124,12 +149,17 @@ async def list_queues(engine: Engine, environment_id: int, *, limit: int, offset
 
 async def find_queue(engine: Engine, environment_id: int, name: str) -> QueueView | None:
     """The queue, or None where nobody has said anything of one of that name, and no task or run is on it."""
+    engine = engine.home
+    if engine.stores.others():
+        found = await _read_queues(engine, environment_id, await _find_names(engine, environment_id, name))
+        return found[0] if found else None
     rows = await engine.store.fetch("list_queues", environment_id, name, 1, 0)
     return _read_queue(rows[0]) if rows else None
 
 
 async def pause_queue(engine: Engine, environment_id: int, name: str, *, paused: bool) -> QueueView | QueueMissing:
     """Pauses a queue, so that nothing of it starts; or resumes it. What executes goes on."""
+    engine = engine.home
     if await find_queue(engine, environment_id, name) is None:
         return QueueMissing()
     await engine.store.fetch("pause_queue", environment_id, name, paused)
@@ -166,13 +196,22 @@ async def reset_queue(engine: Engine, environment_id: int, name: str) -> QueueVi
 
 
 async def find_limits(engine: Engine, environment_id: int) -> EnvironmentLimits:
-    """What an environment may do at once, and does."""
+    """What an environment may do at once, and does. What a store does that does not answer is not counted."""
+    engine = engine.home
     [row] = await engine.store.fetch("find_environment_limits", environment_id)
-    return EnvironmentLimits(row["slug"], row["concurrency_limit"], row["paused_at"], row["running"], row["queued"])
+    elsewhere = await _ask_others(engine, lambda one: one.store.fetch("find_environment_limits", environment_id))
+    return EnvironmentLimits(
+        row["slug"],
+        row["concurrency_limit"],
+        row["paused_at"],
+        row["running"] + sum(one["running"] for one in elsewhere),
+        row["queued"] + sum(one["queued"] for one in elsewhere),
+    )
 
 
 async def pause_environment(engine: Engine, environment_id: int, *, paused: bool) -> EnvironmentLimits:
     """Pauses an environment, so that nothing of it starts; or resumes it. What executes goes on."""
+    engine = engine.home
     await engine.store.fetch("pause_environment", environment_id, paused)
     await _tell_workers(engine, environment_id, paused=paused)
     return await find_limits(engine, environment_id)
@@ -185,8 +224,10 @@ async def limit_environment(engine: Engine, environment_id: int, limit: int | No
     """
     if limit is not None and not 0 <= limit <= MAX_CONCURRENCY:
         raise ValueError(f"concurrencyLimit is {limit}, but must be from 0 to {MAX_CONCURRENCY}")
+    engine = engine.home
     await engine.store.run_plan(_limit_environment(environment_id, limit))
     await count_again(engine, environment_id, None)
+    await spread_control(engine)
     return await find_limits(engine, environment_id)
 
 
@@ -201,30 +242,56 @@ async def _tell_workers(engine: Engine, environment_id: int, *, paused: bool) ->
         await engine.store.fetch("lock_workers", environment_id)  # claims that had looked before are over after it
     else:
         engine.notices.runs_ready(environment_id)
+    await spread_control(engine)
 
 
 async def _write_override(
     engine: Engine, environment_id: int, name: str, limit: int | None, percent: float | None
 ) -> None:
+    engine = engine.home
     await engine.store.run_plan(_override(environment_id, name, limit, percent))
     await count_again(engine, environment_id, [name])
+    await spread_control(engine)
+
+
+async def _find_names(engine: Engine, environment_id: int, name: str | None) -> list[str]:
+    """The names of all queues, or the one that is asked for where it is: in order, of all stores that answer."""
+    rows = list(await engine.store.fetch("list_queue_names", environment_id, name))
+    rows += await _ask_others(engine, lambda one: one.store.fetch("list_queue_names", environment_id, name))
+    return sorted({row["name"] for row in rows})
+
+
+async def _read_queues(engine: Engine, environment_id: int, names: Sequence[str]) -> list[QueueView]:
+    if not names:
+        return []
+    rows = await engine.store.fetch("count_queues", environment_id, names)
+    found = {row["name"]: _read_queue(row) for row in rows}
+    for row in await _ask_others(engine, lambda one: one.store.fetch("count_queues", environment_id, names)):
+        one = found[row["name"]]
+        found[row["name"]] = replace(one, running=one.running + row["running"], queued=one.queued + row["queued"])
+    return [found[name] for name in names]
+
+
+async def _ask_others(engine: Engine, ask: Callable[[Engine], Awaitable[list[Any]]]) -> list[Any]:
+    """The rows of all stores but home that answer."""
+    if not engine.stores.others():
+        return []
+
+    async def ask_other(one: Engine) -> list[Any]:
+        return [] if one is engine.stores.home else await ask(one)
+
+    return [row for rows in (await engine.stores.gather(ask_other)).answers for row in rows]
 
 
 def _override(environment_id: int, name: str, limit: int | None, percent: float | None) -> Plan[None]:
     yield from query("override_queue", environment_id, name, limit, percent)
-    yield from _count_executing(environment_id, [name])
+    yield from count_executing(environment_id, [name])
 
 
 def _limit_environment(environment_id: int, limit: int | None) -> Plan[None]:
     yield from query("limit_environment", environment_id, limit)
     if limit is not None:
-        yield from _count_executing(environment_id, None)
-
-
-def _count_executing(environment_id: int, queues: Sequence[str] | None) -> Plan[None]:
-    """Plan: what executes on these queues is counted. Claims that are under way are waited for, and seen after it."""
-    yield from query("lock_workers", environment_id)
-    yield from query("count_executing", environment_id, None if queues is None else list(queues))
+        yield from count_executing(environment_id, None)
 
 
 def _read_queue(row: Any) -> QueueView:

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import asyncpg
 
+from headrace.engine.control_copies import copy_on, read_home_on
 from headrace.errors import ConfigurationError
 from headrace.ids import HOME_STORE, STORE_KEYS
 from headrace.settings import Settings
@@ -122,6 +123,7 @@ async def add_store(engine: Engine, name: str, url: str, *, weight: float = 1.0,
             # home commits last: a database that became a store which no registry knows is made one again by the next try
             async with connection.transaction():
                 await run_plan_on(connection, _become(key, name, fleet))
+            await copy_on(connection, lambda mark: read_home_on(home, mark))
     except asyncpg.CheckViolationError as error:
         raise ConfigurationError(
             f"store {name!r}: its database holds runs of another store. A store that is added must be empty: make a new "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from headrace.engine.control_copies import spread_control
 from headrace.engine.engine import Engine
 from headrace.engine.idempotency import LONGEST_TTL
 from headrace.errors import ConfigurationError
@@ -20,7 +21,7 @@ class EnvironmentTtls:
 
 async def list_ttls(engine: Engine) -> list[EnvironmentTtls]:
     """Those of all environments, the oldest first."""
-    rows = await engine.store.fetch("list_ttls")
+    rows = await engine.home.store.fetch("list_ttls")
     return [EnvironmentTtls(row["slug"], row["default_ttl"], row["max_ttl"]) for row in rows]
 
 
@@ -36,4 +37,6 @@ async def set_ttls(engine: Engine, slug: str, *, default: float | None, most: fl
             )
     if default is not None and most is not None and default > most:
         raise ConfigurationError(f"The default time to live, {default:g} s, is more than the maximum, {most:g} s.")
-    return bool(await engine.store.fetch("set_ttls", slug, default, most))
+    changed = bool(await engine.home.store.fetch("set_ttls", slug, default, most))
+    await spread_control(engine)
+    return changed

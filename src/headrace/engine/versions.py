@@ -2,6 +2,9 @@
 
 A claim leaves the new runs of a task to the workers of its current version while one of them lives that would claim them;
 where none does, any worker takes them, so nothing waits for a version that is gone (docs/decisions/0012).
+
+Home decides which version is current, as workers register there; other stores know the versions that their own workers run, and
+copy the rest (engine/control_copies). So all agree, in whatever order a version came to them.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from headrace.engine.control_copies import spread_control
 from headrace.engine.declarations import apply_declarations
 from headrace.engine.engine import Engine
 from headrace.engine.outcomes import WorkerLease
@@ -73,23 +77,25 @@ def children_version(lease: WorkerLease, settings: Settings) -> str | None:
 
 async def promote_version(engine: Engine, environment_id: int, version: str) -> VersionPromoted | VersionMissing:
     """Makes a version, newer or older, the current one of all its tasks: from now on its workers take their new runs."""
+    engine = engine.home
     await engine.store.run_plan(_promote(environment_id, version))
     found = await find_version(engine, environment_id, version)
     if found is None:
         return VersionMissing()
     engine.notices.runs_ready(environment_id)
+    await spread_control(engine)
     return VersionPromoted(found)
 
 
 async def find_version(engine: Engine, environment_id: int, version: str) -> VersionView | None:
     """A version by its name."""
-    rows = await engine.store.fetch("list_versions", environment_id, version, None, 1)
+    rows = await engine.home.store.fetch("list_versions", environment_id, version, None, 1)
     return _read_version(rows[0]) if rows else None
 
 
 async def find_current_version(engine: Engine, environment_id: int) -> VersionView | None:
     """The version that became current last, of those that take new runs of any task."""
-    rows = await engine.store.fetch("find_current_version", environment_id)
+    rows = await engine.home.store.fetch("find_current_version", environment_id)
     return await find_version(engine, environment_id, rows[0]["version"]) if rows else None
 
 
@@ -97,7 +103,7 @@ async def list_versions(
     engine: Engine, environment_id: int, *, after: int | None = None, limit: int = 20
 ) -> VersionPage:
     """A page of versions, the one that came last first; those that came before the one with number ``after``."""
-    rows = await engine.store.fetch("list_versions", environment_id, None, after, limit + 1)
+    rows = await engine.home.store.fetch("list_versions", environment_id, None, after, limit + 1)
     return VersionPage([_read_version(row) for row in rows[:limit]], len(rows) > limit)
 
 

@@ -8,14 +8,16 @@ from typing import Any
 
 from headrace.crons import Cron
 from headrace.engine.completions import settle_ends
+from headrace.engine.control_copies import spread_control
 from headrace.engine.declarations import Declaration, read_declaration, write_declarations
 from headrace.engine.engine import Engine
-from headrace.engine.environments import find_environment
+from headrace.engine.environments import find_environment_here
 from headrace.engine.outcomes import LeaseLost, WorkerLease
-from headrace.engine.queues import count_again, declare_queues
+from headrace.engine.queues import count_again, declare_queues, declare_queues_here
 from headrace.engine.rescues import find_pinned_lanes, rescue_arguments, worker_stopped_error
 from headrace.engine.versions import note_version
 from headrace.errors import ConfigurationError
+from headrace.ids import HOME_STORE
 from headrace.queues import TASK_PREFIX, Queue
 from headrace.settings import Settings
 from headrace.store.statements import Plan, query
@@ -46,12 +48,14 @@ async def register_worker(
     version: str = "",
     queues: Sequence[str] | None = None,
 ) -> WorkerLease:
-    """A new lease, and the tasks made known, with their schedules and the version that the worker runs.
+    """A new lease in the engine's own store, and the tasks made known, with their schedules and the version that the worker runs.
 
+    What is said of tasks, queues, versions and schedules counts where it is said at home, from where it is copied; in another
+    store it holds until then, where nothing else does.
     ``queues`` are those that it claims from; None: all. Raises ConfigurationError where there is no such environment, a task's schedule can't be, or two tasks say different
     things of one queue.
     """
-    environment = await find_environment(engine, environment_slug)
+    environment = await find_environment_here(engine, environment_slug)
     if environment is None:
         raise ConfigurationError(
             f"HEADRACE_ENVIRONMENT is {environment_slug!r}, but there is no such environment; there are dev, staging and prod."
@@ -60,10 +64,17 @@ async def register_worker(
     declared = [read_declaration(task.id, task.cron, environment.slug, most) for task in tasks]
     limited = _collect_queues(tasks)
     own_queues = list(queues) if queues is not None else None
-    worker_id, changed = await engine.store.run_plan(
-        _register(environment.id, name, tasks, declared, limited, version, own_queues, engine.settings)
-    )
+    if engine.key == HOME_STORE:
+        worker_id, changed = await engine.store.run_plan(
+            _register(environment.id, name, tasks, declared, limited, version, own_queues, engine.settings)
+        )
+    else:
+        worker_id, changed = await engine.store.run_plan(
+            _register_here(environment.id, name, tasks, limited, version, own_queues, engine.settings)
+        )
     await count_again(engine, environment.id, changed)
+    if engine.key == HOME_STORE:
+        await spread_control(engine)
     return WorkerLease(worker_id, environment.id, version)
 
 
@@ -109,8 +120,7 @@ def _register(
             version,
             promotes,
         )
-    elsewhere = [task.id for task in tasks if task.queue != TASK_PREFIX + task.id]
-    if elsewhere:
+    if elsewhere := _find_elsewhere(tasks):
         yield from query("rename_lanes", environment_id, elsewhere)
     changed = yield from declare_queues(environment_id, limited)
     yield from query("lock_versions")  # no sweep closes the version's lanes from here on to the commit
@@ -121,6 +131,43 @@ def _register(
     if declared:  # of the version that is current now
         yield from write_declarations(environment_id, version, declared)
     return rows[0]["id"], changed
+
+
+def _register_here(
+    environment_id: int,
+    name: str,
+    tasks: Sequence[TaskRegistration],
+    limited: Sequence[Queue],
+    version: str,
+    queues: list[str] | None,
+    settings: Settings,
+) -> Plan[tuple[int, list[str]]]:
+    """Plan: as ``_register`` in a store other than home: what home says of the same is not touched, and schedules are home's."""
+    known = [task.id for task in tasks]
+    if tasks:
+        yield from query(
+            "register_tasks_here",
+            environment_id,
+            known,
+            [task.queue for task in tasks],
+            [task.max_attempts for task in tasks],
+            [task.skips_failed for task in tasks],
+            [task.coalesces for task in tasks],
+        )
+    if elsewhere := _find_elsewhere(tasks):
+        yield from query("rename_lanes", environment_id, elsewhere)
+    changed = yield from declare_queues_here(environment_id, limited)
+    yield from query("lock_versions")
+    rows = yield from query("register_worker", environment_id, name, settings.lease, version, known, queues)
+    if version:
+        yield from query("open_version_lanes", environment_id, version)
+        yield from query("register_version_here", environment_id, version, known)
+    return rows[0]["id"], changed
+
+
+def _find_elsewhere(tasks: Sequence[TaskRegistration]) -> list[str]:
+    """The tasks whose code names a queue."""
+    return [task.id for task in tasks if task.queue != TASK_PREFIX + task.id]
 
 
 def _collect_queues(tasks: Sequence[TaskRegistration]) -> list[Queue]:
