@@ -29,8 +29,10 @@ _QUESTIONS: Final = {
                 SELECT r.finished_at IS NOT NULL AS settled, r.status = 'COMPLETED' AS succeeded
                 FROM headrace.runs AS r WHERE r.batch_id = b.id
                 UNION ALL
-                SELECT a.settled, r.status = 'COMPLETED' FROM headrace.batch_aliases AS a
+                SELECT a.settled, coalesce(r.status::text, m.status) = 'COMPLETED' FROM headrace.batch_aliases AS a
                 LEFT JOIN headrace.runs AS r ON r.environment_id = a.environment_id AND r.id = a.run_id
+                LEFT JOIN headrace.mirrors AS m
+                    ON m.environment_id = a.environment_id AND m.id = a.run_id AND m.kind = 'run'
                 WHERE a.batch_id = b.id
             ) AS i
         ) AS i
@@ -57,6 +59,22 @@ _QUESTIONS: Final = {
         SELECT j.run_id, j.point FROM headrace.journal AS j
         JOIN headrace.tokens AS t ON t.environment_id = j.environment_id AND t.id = j.target
         WHERE j.pending AND t.status <> 'WAITING'""",
+    "3: nobody waits for what another store has told of": """
+        SELECT m.id FROM headrace.mirrors AS m WHERE m.resolved_at IS NOT NULL AND (
+            EXISTS (
+                SELECT FROM headrace.journal AS j
+                WHERE j.environment_id = m.environment_id AND j.target = m.id AND j.kind::text = m.kind AND j.pending
+            ) OR m.kind = 'run' AND EXISTS (
+                SELECT FROM headrace.batch_aliases AS a
+                WHERE a.environment_id = m.environment_id AND a.run_id = m.id AND NOT a.settled
+            )
+        )""",
+    "3: another store is owed what it waits for": """
+        SELECT i.target_id FROM headrace.interests AS i
+        WHERE EXISTS (SELECT FROM headrace.runs AS r
+            WHERE r.environment_id = i.environment_id AND r.id = i.target_id AND r.finished_at IS NOT NULL)
+        OR EXISTS (SELECT FROM headrace.tokens AS t
+            WHERE t.environment_id = i.environment_id AND t.id = i.target_id AND t.status <> 'WAITING')""",
     "every run stands in a lane": """
         SELECT r.id FROM headrace.runs AS r LEFT JOIN headrace.lanes AS l ON l.id = r.lane_id WHERE l.id IS NULL""",
 }

@@ -26,6 +26,7 @@ from headrace.engine.idempotency import (
 )
 from headrace.engine.items import BUSY_DELAY, RunsBusyError, claim_items, insert_items
 from headrace.engine.lanes import LaneFinder
+from headrace.engine.mirrors import UnmirroredError, mirror_targets
 from headrace.engine.ordering import hold_order_keys
 from headrace.engine.outcomes import (
     JSON_TYPE,
@@ -50,6 +51,7 @@ from headrace.engine.outcomes import (
     StreamRefused,
 )
 from headrace.engine.rows import read_batch, read_json, read_run
+from headrace.engine.runs import find_run
 from headrace.engine.waiting import await_end
 from headrace.engine.waits import complete_targets
 from headrace.ids import MAX_ITEM_INDEX, mint_batch_id, parse_run_id
@@ -132,6 +134,9 @@ async def submit_batch(
             await asyncio.sleep(BUSY_DELAY)
         except KeyMovedError:
             lanes.met.clear()
+        except UnmirroredError as others:
+            lanes.met.clear()
+            await mirror_targets(engine, environment_id, others.kind, others.targets)
         else:
             break
     answer = await _find_elsewhere(engine, environment_id, answer)
@@ -202,6 +207,9 @@ async def _store_patiently(
             await asyncio.sleep(BUSY_DELAY)
         except KeyMovedError:
             lanes.met.clear()
+        except UnmirroredError as others:
+            lanes.met.clear()
+            await mirror_targets(engine, lanes.environment_id, others.kind, others.targets)
 
 
 async def end_stream(
@@ -280,10 +288,22 @@ async def list_batch_results(
 ) -> list[ItemResult]:
     """Ended items with an index above ``after``, by index, at most ``limit``."""
     engine = engine.at(batch_id)
-    rows = await engine.store.fetch(
-        "list_batch_results", environment_id, batch_id, after + 1, _ALL_RESULTS if limit is None else limit
-    )
-    return [ItemResult(row["item_index"], read_run(row)) for row in rows]
+    most = _ALL_RESULTS if limit is None else limit
+    rows = await engine.store.fetch("list_batch_results", environment_id, batch_id, after + 1, most)
+    results = [ItemResult(row["item_index"], read_run(row)) for row in rows]
+    if engine.stores.others():
+        results += await _list_foreign_results(engine, environment_id, batch_id, after + 1, most)
+        results = sorted(results, key=lambda one: one.index)[:most]
+    return results
+
+
+async def _list_foreign_results(
+    engine: Engine, environment_id: int, batch_id: UUID, start: int, limit: int
+) -> list[ItemResult]:
+    """Ended items that stand for runs of other stores, as those have them."""
+    rows = await engine.store.fetch("list_foreign_items", environment_id, batch_id, start, limit)
+    found = await asyncio.gather(*(find_run(engine, environment_id, row["run_id"]) for row in rows))
+    return [ItemResult(row["item_index"], run) for row, run in zip(rows, found, strict=True) if run is not None]
 
 
 async def list_batch_outcomes(

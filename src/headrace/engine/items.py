@@ -16,8 +16,9 @@ from headrace.durations import parse_duration
 from headrace.engine.debounces import Asked, Hold, join_runs, read_window
 from headrace.engine.idempotency import LONGEST_TTL, KeyClaim, claim_keys, find_ttl, hash_key, task_scope
 from headrace.engine.lanes import LaneFinder, LaneName
+from headrace.engine.mirrors import hold_mirrors
 from headrace.engine.outcomes import JSON_TYPE, BatchState, StoredItem
-from headrace.ids import item_run_id, minted_at
+from headrace.ids import item_run_id, minted_at, store_of
 from headrace.protocol.options import RunOptions
 from headrace.settings import Settings
 from headrace.store.statements import Plan, query
@@ -267,6 +268,11 @@ def _insert_aliases(batch: BatchState, aliases: Sequence[tuple[int, UUID]], *, i
     if not is_new and not all(row["watched"] for row in rows):
         raise RunsBusyError
     state = {row["id"]: row for row in rows}
+    if foreign := {run_id for _, run_id in aliases if store_of(run_id) != store_of(batch.id)}:
+        mirrors = yield from hold_mirrors(batch.environment_id, "run", foreign, patiently=is_new)
+        if not all(row["held"] for row in mirrors.values()):
+            raise RunsBusyError
+        state |= mirrors
     ended = [run_id not in state or state[run_id]["ended"] for _, run_id in aliases]
     succeeded = [run_id in state and state[run_id]["succeeded"] for _, run_id in aliases]
     yield from query(

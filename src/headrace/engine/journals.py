@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -38,6 +38,7 @@ from headrace.engine.foreign_keys import reserve_keys
 from headrace.engine.idempotency import KeyClaim, KeyMovedError, claim_keys, find_ttl, hash_key, task_scope
 from headrace.engine.items import BUSY_DELAY, RunsBusyError, claim_items, delayed_until, lane_name, stored_options
 from headrace.engine.lanes import LaneFinder
+from headrace.engine.mirrors import MirrorKind, UnmirroredError, hold_mirrors, mirror_targets
 from headrace.engine.ordering import hold_order_keys
 from headrace.engine.outcomes import JSON_TYPE, Packet, Point
 from headrace.engine.rows import read_point
@@ -47,11 +48,11 @@ from headrace.engine.tokens import lock_token, make_token
 from headrace.engine.versions import children_version
 from headrace.engine.waits import wake_runs
 from headrace.errors import ConfigurationError
-from headrace.ids import format_run_id, minted_at
+from headrace.ids import format_run_id, minted_at, store_of
 from headrace.protocol.options import RunOptions
 from headrace.protocol.tokens import TokenStatus
 from headrace.settings import Settings
-from headrace.store.statements import Plan, query
+from headrace.store.statements import Plan, Record, query
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -132,6 +133,8 @@ async def _write_patiently(
             await asyncio.sleep(BUSY_DELAY)
         except KeyMovedError:
             pass
+        except UnmirroredError as others:
+            await mirror_targets(engine, fence.lease.environment_id, others.kind, others.targets)
 
 
 def _end_due(environment_id: int, points: Sequence[tuple[UUID, str]]) -> Plan[dict[tuple[UUID, str], float]]:
@@ -279,6 +282,9 @@ def _do(fence: Fence, deed: Deed, row: _Row, lanes: LaneFinder, settings: Settin
             row.kind, row.target = "token", token_id
             token = yield from lock_token(environment_id, token_id)
             row.pending = token is not None and token.status is TokenStatus.WAITING
+            if token is None and store_of(token_id) != store_of(fence.run_id):
+                mirrors = yield from _try_hold_mirrors(environment_id, "token", [token_id])
+                row.pending = not mirrors[token_id]["ended"]
         case NewToken():
             yield from _make_token(fence, deed, row, settings)
         case Result(value, error, retry_in, failures):
@@ -326,17 +332,34 @@ def _make_children(
             row.target = None
     if fresh:
         yield from _insert_children(fence, fresh, lanes, settings)
-    if others:  # their rows are locked: an end that comes later sees that they are watched
-        states = yield from query("try_watch_runs", environment_id, sorted({target for _, target in others}))
-        # To wait for one here, holding its key, would be a cycle: an end holds the run, and may want to free the key.
-        if not all(state["watched"] for state in states):
-            raise RunsBusyError
-        found = {state["id"]: state for state in states}
-        for row, target in others:
-            row.pending = target in found and not found[target]["ended"]
-            # a cancel takes its children with it, and leaves the runs of others that it waits for
-            row.cascade = row.cascade and target in found and found[target]["parent_run_id"] == fence.run_id
+    if others:
+        yield from _await_others(fence, others)
     return rows
+
+
+def _await_others(fence: Fence, others: Sequence[tuple[_Row, UUID]]) -> Plan[None]:
+    """Plan: those children that keys stand for: their rows are locked, and an end that comes later sees that they are watched."""
+    environment_id, targets = fence.lease.environment_id, {target for _, target in others}
+    states = yield from query("try_watch_runs", environment_id, sorted(targets))
+    # To wait for one here, holding its key, would be a cycle: an end holds the run, and may want to free the key.
+    if not all(state["watched"] for state in states):
+        raise RunsBusyError
+    found = {state["id"]: state for state in states}
+    foreign = {target for target in targets if store_of(target) != store_of(fence.run_id)}
+    mirrors = (yield from _try_hold_mirrors(environment_id, "run", foreign)) if foreign else {}
+    for row, target in others:
+        state = found.get(target) or mirrors.get(target)
+        row.pending = state is not None and not state["ended"]
+        # a cancel takes its children with it, and leaves the runs of others that it waits for
+        row.cascade = row.cascade and target in found and found[target]["parent_run_id"] == fence.run_id
+
+
+def _try_hold_mirrors(environment_id: int, kind: MirrorKind, targets: Collection[UUID]) -> Plan[dict[UUID, Record]]:
+    # Whoever tells of an end holds mirrors, and may want a batch that is held here: nobody is waited for.
+    mirrors = yield from hold_mirrors(environment_id, kind, targets)
+    if not all(row["held"] for row in mirrors.values()):
+        raise RunsBusyError
+    return mirrors
 
 
 def _spell_key(options: RunOptions) -> str | None:

@@ -24,6 +24,7 @@ READY_CHANNEL: Final = "headrace_ready"
 DONE_CHANNEL: Final = "headrace_done"
 CANCEL_CHANNEL: Final = "headrace_cancel"
 STORES_CHANNEL: Final = "headrace_stores"
+OUTBOX_CHANNEL: Final = "headrace_outbox"
 CONTROL_CHANNEL: Final = "headrace_control"
 _SPACING: Final = 0.05
 _RECONNECT_DELAY: Final = 1.0
@@ -165,7 +166,14 @@ class Notices:
             connection = None
             try:
                 connection = await asyncpg.connect(self._url, timeout=10)
-                for channel in (READY_CHANNEL, DONE_CHANNEL, CANCEL_CHANNEL, STORES_CHANNEL, CONTROL_CHANNEL):
+                for channel in (
+                    READY_CHANNEL,
+                    DONE_CHANNEL,
+                    CANCEL_CHANNEL,
+                    STORES_CHANNEL,
+                    OUTBOX_CHANNEL,
+                    CONTROL_CHANNEL,
+                ):
                     await connection.add_listener(channel, self._hear)
                 self.listening = True
                 for _, told in self._heeding:  # nobody listened until now

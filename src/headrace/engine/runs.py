@@ -187,14 +187,8 @@ def _make_run(
 ) -> Plan[TriggerAnswer]:
     environment_id = lanes.environment_id
     asked = {claim.scope: claim for claim in order.claims(run_id, request_id, settings)}
-    if claim := asked.pop(REQUEST_SCOPE, None):
-        [holder] = yield from claim_keys(environment_id, [claim])
-        if holder.target_id != run_id:
-            if holder.fingerprint != order.fingerprint:
-                return KeyConflict(
-                    "This request id was used before, for another request. Use a new one for each request."
-                )
-            return RunExists(holder.target_id, cached=False)
+    if (claim := asked.pop(REQUEST_SCOPE, None)) and (hit := (yield from _claim_request(environment_id, claim))):
+        return hit
     # before its other keys: a batch does so too
     yield from hold_order_keys(environment_id, [(order.task, order.options)])
     for claim in asked.values():
@@ -210,6 +204,49 @@ def _make_run(
     found = yield from lanes.find_lanes([name])
     yield from query("insert_run", *order.arguments(environment_id, found[name], run_id), *order.place)
     return RunCreated(run_id)
+
+
+def _claim_request(environment_id: int, claim: KeyClaim) -> Plan[RunExists | KeyConflict | None]:
+    [holder] = yield from claim_keys(environment_id, [claim])
+    if holder.target_id == claim.target_id:
+        return None
+    if holder.fingerprint != claim.fingerprint:
+        return KeyConflict("This request id was used before, for another request. Use a new one for each request.")
+    return RunExists(holder.target_id, cached=False)
+
+
+def claim_run(
+    environment_id: int,
+    run_id: UUID,
+    task: str,
+    packet: Packet,
+    options: RunOptions,
+    settings: Settings,
+    *,
+    request_id: str,
+    origin: Origin | None = None,
+) -> Plan[RunCreated | RunExists | KeyConflict]:
+    """Plan: a run that is to be made elsewhere with ``run_id`` is what its request stands for from now on, if nothing is.
+
+    The options have neither an idempotency key nor an order key nor a debounce key: those would be claimed as well.
+    """
+    order = _Order(task, packet, options, None, None, origin)
+    [claim] = order.claims(run_id, request_id, settings)
+    hit = yield from _claim_request(environment_id, claim)
+    return hit or RunCreated(run_id)
+
+
+def insert_named_run(
+    run_id: UUID, task: str, packet: Packet, options: RunOptions, lanes: LaneFinder, origin: Origin | None = None
+) -> Plan[bool]:
+    """Plan: the run that ``claim_run`` has claimed, where it is to live; if it is there already nothing is done. Whether it is
+    there now: where its environment is not known yet it is not.
+    """
+    name = lane_name(task, options)
+    order = _Order(task, packet, options, None, None, origin)
+    found = yield from lanes.find_lanes([name])
+    yield from query("insert_run", *order.arguments(lanes.environment_id, found[name], run_id), *order.place)
+    return bool((yield from query("find_run", lanes.environment_id, run_id)))
 
 
 def _join_run(environment_id: int, order: _Order, run_id: UUID, request_id: str | None) -> Plan[RunExists | None]:

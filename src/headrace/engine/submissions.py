@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from headrace.engine.batches import CreateAnswer, fill_batch
 from headrace.engine.keys import hash_secret
 from headrace.engine.lanes import LaneFinder
+from headrace.engine.mirrors import UnmirroredError
 from headrace.engine.outcomes import BatchElsewhere, BatchRefused, Packet, StoredItem
 from headrace.engine.runs import TriggerAnswer, make_run
 from headrace.ids import HOME_STORE
@@ -46,9 +47,16 @@ def submit_in_transaction(
     environment_id = yield from _find_environment(api_key)
     if not isinstance(environment_id, int):
         return environment_id
-    answer = yield from fill_batch(
-        environment_id, request, items, LaneFinder(environment_id), settings, traceparent=traceparent
-    )
+    try:
+        answer = yield from fill_batch(
+            environment_id, request, items, LaneFinder(environment_id), settings, traceparent=traceparent
+        )
+    except UnmirroredError:
+        return BatchRefused(
+            409,
+            "The idempotency key of an item stands for a run that another store has, which can't be waited for in this "
+            "transaction. Submit the batch without connection=.",
+        )
     if isinstance(answer, BatchElsewhere):
         return BatchRefused(
             409,

@@ -18,8 +18,10 @@ from headrace.engine.audits import AuditPlace, audit_once
 from headrace.engine.bulk_steps import BulkCarrier
 from headrace.engine.cancels import cancel_runs, cancel_tree_step, expire_runs
 from headrace.engine.completions import settle_ends
+from headrace.engine.control_copies import copying
 from headrace.engine.dev_sessions import end_lapsed_session
 from headrace.engine.engine import Engine
+from headrace.engine.relay import relay_outbox, relaying
 from headrace.engine.rescues import find_pinned_lanes, rescue_arguments, worker_lost_error
 from headrace.engine.ticks import fire_due
 from headrace.engine.tokens import expire_tokens
@@ -73,6 +75,11 @@ async def run_sweeps(engine: Engine, stop: asyncio.Event, *, interval: float | N
     every = interval if interval is not None else engine.settings.sweep_interval
     # a process that looks at deadlines rarely, because another one looks often, audits as rarely
     audit_every = engine.settings.audit_interval * max(every / engine.settings.sweep_interval, 1.0)
+    async with relaying(engine, every, audit_every), copying(engine, every):
+        await _sweep_on(engine, stop, every, audit_every)
+
+
+async def _sweep_on(engine: Engine, stop: asyncio.Event, every: float, audit_every: float) -> None:
     place, audited_at = AuditPlace(), time.monotonic()
     while not stop.is_set():
         pause, unfinished = every, False
@@ -82,7 +89,7 @@ async def run_sweeps(engine: Engine, stop: asyncio.Event, *, interval: float | N
                 await audit_once(engine, place)
             [look] = await engine.store.fetch("find_due_work")
             if look["due"]:
-                unfinished = (await sweep_once(engine)).unfinished
+                unfinished = (await _sweep_once(engine)).unfinished
                 [look] = await engine.store.fetch("find_due_work")  # what it did may have led to the next deadline
             if unfinished:
                 pause = 0.0
@@ -96,7 +103,13 @@ async def run_sweeps(engine: Engine, stop: asyncio.Event, *, interval: float | N
 
 
 async def sweep_once(engine: Engine) -> SweepReport:
-    """Does all that is due now, where this process is the elected one."""
+    """Does all that is due now, where this process is the elected one; and tells other stores what they are to be told."""
+    report = await _sweep_once(engine)
+    await relay_outbox(engine)
+    return report
+
+
+async def _sweep_once(engine: Engine) -> SweepReport:
     report = SweepReport()
     await engine.store.run_plan(_elected(_end_silent_workers(report)))  # committed first: then they claim no more
     more = True
@@ -204,7 +217,7 @@ def _expire_tokens(report: SweepReport, _engine: Engine) -> Plan[bool]:
 
 
 def _fire_schedules(report: SweepReport, engine: Engine) -> Plan[bool]:
-    fired = yield from fire_due(engine.settings, engine.lanes, _SCHEDULES_CHUNK)
+    fired = yield from fire_due(engine.settings, engine.lanes, _SCHEDULES_CHUNK, pick=lambda: engine.stores.pick().key)
     report.runs_scheduled += fired.runs
     report.environments.update(fired.environments)
     return fired.more

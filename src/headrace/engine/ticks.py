@@ -4,13 +4,15 @@ Finding what is due, making the runs and moving the schedule on to its next tick
 schedule's row: whoever dies in between leaves the tick as due as it was, and whoever comes second finds it done. The request
 id of a run follows from schedule and tick as well, so that not even a clock that is put back makes a tick's run twice.
 
+A run may live in another store. Then what is made here is the order for it, with its id, which the outbox delivers.
+
 A tick that is found later than the setting ``schedule_tolerance`` allows counts as missed; the schedule's policy says what
 becomes of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -22,10 +24,11 @@ from headrace.crons import CatchUp, Ticker, read_cron
 from headrace.engine.items import Origin
 from headrace.engine.lanes import LaneBook, LaneFinder
 from headrace.engine.outcomes import BatchRefused, KeyConflict, Packet, RunCreated, RunExists
-from headrace.engine.runs import TriggerAnswer, make_run
+from headrace.engine.relay import TriggerMessage, order_run
+from headrace.engine.runs import TriggerAnswer, claim_run, make_run
 from headrace.engine.schedule_outcomes import ScheduleView, TicksFired
 from headrace.engine.schedules import check_options, read_schedule
-from headrace.ids import format_schedule_id
+from headrace.ids import HOME_STORE, format_schedule_id, mint_run_id
 from headrace.logs import get_logger
 from headrace.protocol.options import RunOptions
 from headrace.protocol.schedules import ScheduledPayload
@@ -56,8 +59,13 @@ class _Progress:
     runs: int = 0
 
 
-def fire_due(settings: Settings, lanes: LaneBook, limit: int) -> Plan[TicksFired]:
-    """Plan: the runs of ticks that are due, of at most ``limit`` schedules, and their next ticks."""
+def fire_due(
+    settings: Settings, lanes: LaneBook, limit: int, *, pick: Callable[[], str] = lambda: HOME_STORE
+) -> Plan[TicksFired]:
+    """Plan: the runs of ticks that are due, of at most ``limit`` schedules, and their next ticks.
+
+    ``pick`` gives the key of the store that a run is to live in.
+    """
     rows = yield from query("lock_due_schedules", limit)
     finders: dict[int, LaneFinder] = {}
     fired = TicksFired(schedules=len(rows), more=len(rows) == limit)
@@ -69,7 +77,7 @@ def fire_due(settings: Settings, lanes: LaneBook, limit: int) -> Plan[TicksFired
             break
         schedule = read_schedule(row)
         finder = finders.setdefault(schedule.environment_id, LaneFinder(schedule.environment_id, lanes))
-        done = yield from _fire(schedule, row["now"], room, finder, settings)
+        done = yield from _fire(schedule, row["now"], room, finder, settings, pick)
         moved.append(
             (schedule.environment_id, schedule.id, done.next_tick, done.last_tick, done.last_run_id, done.fault)
         )
@@ -92,7 +100,14 @@ def choose_ticks(
     return missed + ticker.last_ticks(max(before, fresh), now, _MOST_FRESH)
 
 
-def _fire(schedule: ScheduleView, now: datetime, room: int, lanes: LaneFinder, settings: Settings) -> Plan[_Progress]:
+def _fire(
+    schedule: ScheduleView,
+    now: datetime,
+    room: int,
+    lanes: LaneFinder,
+    settings: Settings,
+    pick: Callable[[], str],
+) -> Plan[_Progress]:
     done = _Progress()
     assert schedule.next_tick is not None  # it is active, and due
     try:
@@ -115,7 +130,7 @@ def _fire(schedule: ScheduleView, now: datetime, room: int, lanes: LaneFinder, s
     for tick in ticks:
         last = done.last_tick or schedule.last_tick
         payload = _describe_tick(schedule, tick, last, ticker.next_ticks(tick, UPCOMING))
-        answer = yield from _make_run(schedule, tick, payload, lanes, settings)
+        answer = yield from _make_run(schedule, tick, payload, lanes, settings, pick())
         _note(done, tick, answer)
     if done.fault:
         _log.warning("a tick made no run", schedule=format_schedule_id(schedule.id), task=schedule.task, why=done.fault)
@@ -123,24 +138,44 @@ def _fire(schedule: ScheduleView, now: datetime, room: int, lanes: LaneFinder, s
 
 
 def _make_run(
-    schedule: ScheduleView, tick: datetime, payload: ScheduledPayload, lanes: LaneFinder, settings: Settings
+    schedule: ScheduleView,
+    tick: datetime,
+    payload: ScheduledPayload,
+    lanes: LaneFinder,
+    settings: Settings,
+    store: str,
 ) -> Plan[TriggerAnswer]:
+    packet, origin = Packet(msgspec.json.encode(payload)), Origin(schedule_id=schedule.id)
+    request_id = f"{format_schedule_id(schedule.id)} {tick.isoformat()}"
     try:
         options = msgspec.convert(schedule.options, RunOptions)
         check_options(options)
-        return (
-            yield from make_run(
+        if store != lanes.store and not _belongs_home(options):
+            run_id = mint_run_id(store)
+            answer = yield from claim_run(
+                schedule.environment_id,
+                run_id,
                 schedule.task,
-                Packet(msgspec.json.encode(payload)),
+                packet,
                 options,
-                lanes,
                 settings,
-                request_id=f"{format_schedule_id(schedule.id)} {tick.isoformat()}",
-                origin=Origin(schedule_id=schedule.id),
+                request_id=request_id,
+                origin=origin,
             )
+            if isinstance(answer, RunCreated):
+                message = TriggerMessage(schedule.task, (packet.data or b"").decode("utf-8"), options, origin)
+                yield from order_run(store, schedule.environment_id, run_id, message)
+            return answer
+        return (
+            yield from make_run(schedule.task, packet, options, lanes, settings, request_id=request_id, origin=origin)
         )
     except ValueError as error:  # options that were right once, and are not any more
         return BatchRefused(422, str(error))
+
+
+def _belongs_home(options: RunOptions) -> bool:
+    """Whether its keys are to be claimed in the transaction that makes it, which is home's."""
+    return bool(options.idempotency_key or options.order_key or options.debounce)
 
 
 def _describe_tick(

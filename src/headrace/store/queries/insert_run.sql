@@ -1,4 +1,5 @@
--- One run that belongs to no batch. Who gives it an order key holds that key's lock. Indexes: runs_pkey, environments_pkey.
+-- One run that belongs to no batch. Who gives it an order key holds that key's lock. One that is there already stays as it is: it
+-- is made twice where the order for it came from another store twice. Indexes: runs_pkey, environments_pkey.
 INSERT INTO headrace.runs (
     environment_id, lane_id, id, status, ready_at, created_at, updated_at, delayed_until, parent_run_id, root_run_id, depth, payload,
     payload_type, options, idempotency_key, traceparent, concurrency_key, order_key, order_number, order_lane_id, expires_at,
@@ -13,3 +14,4 @@ SELECT $1::integer, $2::integer, $3::uuid, 'QUEUED',
     (o.said ->> 'scheduleId')::uuid, (o.said ->> 'replayedFrom')::uuid
 FROM (SELECT $8::text::jsonb AS said) AS o
 CROSS JOIN (SELECT headrace.clock() AS now, e.default_ttl, e.max_ttl FROM headrace.environments AS e WHERE e.id = $1::integer) AS t
+ON CONFLICT (environment_id, id) DO NOTHING

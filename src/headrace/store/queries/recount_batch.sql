@@ -1,12 +1,15 @@
 -- A batch's counts as its items say them, and its end where that follows. Run while the transaction holds the batch's row, as a
 -- statement of its own: what completed before the row was held is seen here, and what completes later adds to what is written.
 -- A batch none of whose items has a run is ABORTED by the rule that closes every batch.
--- Indexes: batches_pkey, runs_pkey, batch_aliases_pkey.
+-- Indexes: batches_pkey, runs_pkey, batch_aliases_pkey, mirrors_open.
 WITH mended AS (
     UPDATE headrace.batch_aliases AS a SET settled = true
     WHERE a.environment_id = $1::integer AND a.batch_id = $2::uuid AND NOT a.settled AND NOT EXISTS (
         SELECT FROM headrace.runs AS r
         WHERE r.environment_id = a.environment_id AND r.id = a.run_id AND r.finished_at IS NULL
+    ) AND NOT EXISTS (
+        SELECT FROM headrace.mirrors AS m
+        WHERE m.environment_id = a.environment_id AND m.id = a.run_id AND m.kind = 'run' AND m.resolved_at IS NULL
     )
 )
 UPDATE headrace.batches AS b
