@@ -1,12 +1,13 @@
 """What a process of headrace counts, as Prometheus reads it.
 
 One registry a process. Hot paths count by the chunk (a flush, a claim, a stream's chunk), never by the run or item. The
-two gauges of the queues are set from a query when somebody asks (``set_queues``), so they cost nothing in between.
+gauges of the queues and stores are set from a query when somebody asks (``set_queues``, ``set_stores``), so they cost
+nothing in between.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Final
 
@@ -30,6 +31,7 @@ _oldest_ready: Final = Gauge(
     ["environment", "queue"],
     registry=REGISTRY,
 )
+_store_up: Final = Gauge("headrace_store_up", "Whether a store answers", ["store"], registry=REGISTRY)
 _claims: Final = Counter("headrace_claims", "Runs that this process has claimed", registry=REGISTRY)
 _executing: Final = Gauge("headrace_executing_runs", "Runs that this process is executing", registry=REGISTRY)
 _run_seconds: Final = Histogram(
@@ -52,6 +54,11 @@ _repairs: Final = Counter(
     ["kind"],
     registry=REGISTRY,
 )
+_withheld_claims: Final = Counter(
+    "headrace_withheld_claims",
+    "Claims that took nothing under limits because a store that would have to be counted did not answer",
+    registry=REGISTRY,
+)
 _put_downs: Final = Counter(
     "headrace_put_downs", "Runs that this process put down because they wait", registry=REGISTRY
 )
@@ -68,6 +75,11 @@ def count_ingested(items: int, size: int) -> None:
     """A chunk of ``items`` items with ``size`` payload bytes in all was stored."""
     _ingest_items.inc(items)
     _ingest_bytes.inc(size)
+
+
+def count_withheld_claim() -> None:
+    """A claim under limits was left alone: a store that would have to be counted is away."""
+    _withheld_claims.inc()
 
 
 def count_claims(runs: int) -> None:
@@ -121,6 +133,13 @@ def set_queues(queues: Iterable[tuple[str, str, int, float]]) -> None:
     for environment, queue, depth, age in queues:
         _queue_depth.labels(environment, queue).set(depth)
         _oldest_ready.labels(environment, queue).set(age)
+
+
+def set_stores(stores: Mapping[str, bool]) -> None:
+    """Which stores there are, by name, and whether each answers."""
+    _store_up.clear()
+    for name, answers in stores.items():
+        _store_up.labels(name).set(answers)
 
 
 def render_metrics() -> bytes:

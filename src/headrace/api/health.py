@@ -18,8 +18,9 @@ from headrace.engine.measures import check_database, measure_queues
 
 async def answer_metrics(call: Call) -> Response:
     """What this process counts, and what waits in the queues of the caller's environment, for Prometheus."""
-    queues = await measure_queues(call.engine)
-    own = [one for one in queues if one.environment == call.caller.environment.slug]
+    measured = await measure_queues(call.engine)
+    metrics.set_stores(measured.stores)
+    own = [one for one in measured.queues if one.environment == call.caller.environment.slug]
     metrics.set_queues((one.environment, one.queue, one.depth, one.oldest_seconds) for one in own)
     return Response(metrics.render_metrics(), headers={"content-type": metrics.CONTENT_TYPE})
 

@@ -1,4 +1,4 @@
-"""The server process: binds, says where, serves, sweeps beside it, and drains when it is told to stop."""
+"""The server process: binds, says where, serves, sweeps every store beside it, and drains when it is told to stop."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import uvicorn
 from headrace.api.app import build_app
 from headrace.engine import dev_sessions, keys, sweeps
 from headrace.engine.engine import Engine
+from headrace.engine.everywhere import do_everywhere
 from headrace.errors import ConfigurationError
 from headrace.logs import get_logger
 from headrace.settings import Settings
@@ -44,7 +45,7 @@ async def run_server(
             await keys.ensure_key(engine, "dev", settings.api_key)
         if settings.dev_session:
             await dev_sessions.keep_session(engine)  # before a worker of it can begin anything
-            beating = asyncio.create_task(dev_sessions.beat_session(engine))
+            beating = asyncio.create_task(do_everywhere(engine, dev_sessions.beat_session))
         try:
             await serve(engine, stop=stop, announce=announce)
         finally:
@@ -64,7 +65,9 @@ async def serve(
     listener = _bind(settings.host, settings.port)
     server = _Server(_configure(engine, stopping), stopping, lambda: (announce or _log_url)(_url(listener)))
     with contextlib.closing(listener), _signals(stopping, server) if stop is None else contextlib.nullcontext():
-        sweeping = asyncio.create_task(_sweep(engine, stopping))
+        sweeping = asyncio.create_task(
+            do_everywhere(engine, lambda one: sweeps.run_sweeps(one, stopping), pause=settings.sweep_interval)
+        )
         try:
             await server.serve(sockets=[listener])
             await server.answer_cut_requests()
@@ -163,13 +166,3 @@ def _signals(stopping: asyncio.Event, server: _Server) -> Generator[None, None, 
     finally:
         for number in caught:
             loop.remove_signal_handler(number)
-
-
-async def _sweep(engine: Engine, stopping: asyncio.Event) -> None:
-    while not stopping.is_set():
-        try:
-            await sweeps.run_sweeps(engine, stopping)
-        except Exception:
-            # Whoever waits for a deadline waits for this: it has to go on whatever happened.
-            log.exception("sweeps_failed")
-            await asyncio.sleep(engine.settings.sweep_interval)

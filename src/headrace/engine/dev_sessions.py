@@ -14,7 +14,8 @@ from uuid import UUID
 
 from headrace.engine.cancels import cancel_runs, cancel_trees
 from headrace.engine.engine import Engine
-from headrace.engine.environments import find_environment
+from headrace.engine.environments import find_environment_here
+from headrace.errors import ConfigurationError
 from headrace.logs import get_logger
 from headrace.settings import Settings
 from headrace.store.statements import Plan, Record, query
@@ -106,6 +107,7 @@ def _end_session(environment_id: int, session_id: UUID) -> Plan[int | None]:
 
 
 async def _find_session(engine: Engine) -> tuple[UUID, int]:
-    environment = await find_environment(engine, engine.settings.environment)
-    assert environment is not None, "headrace dev has begun in it"
+    environment = await find_environment_here(engine, engine.settings.environment)
+    if environment is None:
+        raise ConfigurationError(f"the store {engine.name!r} knows no environment {engine.settings.environment!r} yet")
     return UUID(engine.settings.dev_session), environment.id

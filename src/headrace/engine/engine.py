@@ -6,6 +6,8 @@ There is one Engine a store; all of a process know each other through ``stores``
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from uuid import UUID
@@ -23,13 +25,23 @@ from headrace.store.checks import examine_stores, expect_store, refuse_problems
 from headrace.store.migrate import check_schema
 from headrace.store.router import StoreRecord, Stores
 from headrace.store.store import DATABASE_ERRORS, Store
+from headrace.timeouts import happens_within
 
 _REFRESH_SECONDS: Final = 5.0
 """How often the registry is read; less than ``store_grace``, so that a store is known before anything is in it."""
 
+_LEAVE_SECONDS: Final = 20.0
+"""So long who works on a store has to leave it once it is gone."""
+
 _NO_FLEET: Final = UUID(int=0)
 
 _log = get_logger("headrace.stores")
+
+
+def _make_set() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
 
 
 @dataclass(slots=True, eq=False)
@@ -54,6 +66,11 @@ class Engine:
 
     known: Stores[Engine] | None = None
     refreshing: asyncio.Task[None] | None = None
+    refresh_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
+    unused: asyncio.Event = field(default_factory=_make_set)
+    leaving: dict[Engine, asyncio.Task[None]] = field(default_factory=dict["Engine", asyncio.Task[None]])
+    """Engines of stores that are gone, until they are closed."""
 
     def __post_init__(self) -> None:
         self.notices.heed(CONTROL_CHANNEL, self.control.epochs.move)
@@ -110,17 +127,32 @@ class Engine:
 
     async def refresh_stores(self) -> None:
         """Reads the registry, and opens and closes what has changed. Of the home store's engine."""
-        present = {one.key: one for one in self.stores.all()}
-        found: list[tuple[StoreRecord, Engine]] = []
-        for record in await load_records(self):
-            engine = present.pop(record.key, None)
-            if engine is not None and engine is not self and engine.settings.database_url != record.url:
-                await engine.close()
-                engine = None
-            found.append((record, engine or await self._open_other(record)))
-        self.stores.replace(found)
-        for gone in present.values():
-            await gone.close()
+        async with self.refresh_lock:  # two at once would open a new store twice
+            present = {one.key: one for one in self.stores.all()}
+            found: list[tuple[StoreRecord, Engine]] = []
+            for record in await load_records(self):
+                engine = present.get(record.key)
+                if engine is not None and engine is not self and engine.settings.database_url != record.url:
+                    engine = None
+                found.append((record, engine or await self._open_other(record)))
+            self.stores.replace(found)
+            left = {one for _, one in found}
+            for gone in present.values():
+                if gone not in left:
+                    self.leaving[gone] = asyncio.create_task(gone.close_unused())
+                    self.leaving[gone].add_done_callback(lambda _, gone=gone: self.leaving.pop(gone, None))
+
+    @contextmanager
+    def in_use(self) -> Generator[None]:
+        """For whoever needs a moment to leave a store that is gone: its connections are closed after that."""
+        self.users += 1
+        self.unused.clear()
+        try:
+            yield
+        finally:
+            self.users -= 1
+            if not self.users:
+                self.unused.set()
 
     async def check_stores(self) -> None:
         """Looks at all stores, where there are several. Raises ConfigurationError with what no process may start with."""
@@ -150,13 +182,21 @@ class Engine:
             except (*DATABASE_ERRORS, ConfigurationError) as error:
                 _log.warning("the registry of stores can't be read", error=f"{type(error).__name__}: {error}")
 
+    async def close_unused(self) -> None:
+        """Closes it once nobody uses it, or takes too long to leave."""
+        await happens_within(self.unused, _LEAVE_SECONDS)
+        await self.close()
+
     async def close(self) -> None:
         """Lets go of every connection, of all stores where it is the home store's."""
         if self.refreshing is not None:
             self.refreshing.cancel()
             await asyncio.wait({self.refreshing})
         if self.home is self:
-            await asyncio.gather(*(one.close() for one in self.stores.others()))
+            leaving = list(self.leaving)
+            for job in self.leaving.values():
+                job.cancel()
+            await asyncio.gather(*(one.close() for one in (*self.stores.others(), *leaving)))
         await self.notices.close()
         await self.store.close()
 

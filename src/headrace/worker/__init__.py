@@ -1,7 +1,11 @@
 """The worker: claims runs, executes them, reports how they ended.
 
 main        a worker process: loads tasks, opens the engine, minds signals
-worker      the life of one worker: register, claim and execute, drain, retire
+worker      one worker: at its post in every store
+stations    the stores beside home, as they come and go
+post        the life of a worker in one store: register, claim and execute, drain, retire
+machine     what all posts share: threads, child processes, and
+slots         how many runs there are at a time, and whose
 tenure      the lease under which it works now, and the next one where that is lost
 claimer     takes runs into free slots
 executor    executes them: on the loop, in a thread, or through

@@ -1,4 +1,4 @@
-"""Takes runs into free slots, and only into free slots: what a worker holds is what it executes.
+"""Takes runs of one store into free slots, and only into free slots: what a worker holds is what it executes.
 
 Woken by a hint that runs are ready; without one it looks every ``poll_interval``. Busy, it claims again when half of
 its slots are free, or a moment after the first one is, so that a claim is worth its statement.
@@ -17,7 +17,7 @@ from headrace import metrics
 from headrace.engine.claims import claim_runs, give_back_runs
 from headrace.engine.engine import Engine
 from headrace.engine.holdings import list_held_runs
-from headrace.engine.outcomes import LeaseLost, WorkerLease
+from headrace.engine.outcomes import ClaimedRun, LeaseLost, WorkerLease
 from headrace.engine.turns import Turns
 from headrace.logs import get_logger
 from headrace.store.store import DATABASE_ERRORS
@@ -59,7 +59,7 @@ class Claimer:
         self._tasks = list(tasks)
         self._queues = queues
         self._turns = Turns()
-        self._enough = (engine.settings.concurrency + 1) // 2
+        self._share = executor.share
         self._woken = asyncio.Event()
         self._hinted = False
         self._stopped = False
@@ -92,30 +92,37 @@ class Claimer:
         try:
             while not self._stopped:
                 lease = self._tenure.lease
-                room = min(self._room(), CLAIM_RUNS)
-                if lease is None or room == 0:
-                    self._executor.put_downs.make_room()
+                if lease is None or not self._completer.has_room:
+                    self._share.rest()
                     await self._sleep(None)
-                elif room < self._enough and room < CLAIM_RUNS and not await self._gather():
+                    continue
+                self._share.want()
+                room = min(self._share.room, CLAIM_RUNS)
+                if room == 0:
+                    self._share.make_room()
+                    await self._sleep(None)
+                elif room < self._share.enough and room < CLAIM_RUNS and not await self._gather():
                     continue
                 else:
                     await self._claim(lease)
         finally:
+            self._share.rest()
             hearing.cancel()
 
     def _room(self) -> int:
-        return self._executor.free if self._completer.has_room else 0
+        return self._share.room if self._completer.has_room else 0
 
     async def _gather(self) -> bool:
         """Lets more slots become free, for a moment. Whether there is any to claim for after it."""
         deadline = time.monotonic() + GATHER_SECONDS
-        while not self._stopped and 0 < self._room() < self._enough and (left := deadline - time.monotonic()) > 0:
+        while not self._stopped and 0 < self._room() < self._share.enough and (left := deadline - time.monotonic()) > 0:
             await self._sleep(left)
         return not self._stopped and self._tenure.lease is not None and self._room() > 0
 
     async def _claim(self, lease: WorkerLease) -> None:
         self._hinted = False
         sent_at = time.monotonic()
+        hold = self._share.take(min(self._share.room, CLAIM_RUNS))
         try:
             async with asyncio.timeout(self._engine.settings.lease):
                 await self._settle_doubts(lease)
@@ -123,31 +130,47 @@ class Claimer:
                     self._engine,
                     lease,
                     tasks=self._tasks,
-                    limit=min(self._room(), CLAIM_RUNS),
+                    limit=hold.count,
                     queues=self._queues,
                     turns=self._turns,
                 )
         except DATABASE_ERRORS as error:
+            hold.end()
+            self._share.note_silence()
             await self._back_off(error)
             return
+        except BaseException:
+            hold.end()
+            raise
+        room = hold.end()
         self._failures = 0
         match answer:
             case LeaseLost():
+                self._share.rest()
                 await self._tenure.replace(lease)
             case []:
+                self._share.note_answer(full=False)
                 self._tenure.note_renewal(sent_at)
                 if self._turns.wake_in is not None:
                     self.expect(self._turns.wake_in)
+                self._share.rest()
                 await self._idle()
             case runs:
+                self._share.note_answer(full=len(runs) >= hold.count)
                 self._tenure.note_renewal(sent_at)
                 metrics.count_claims(len(runs))
                 if self._stopped or self._tenure.lease != lease:
-                    with contextlib.suppress(*DATABASE_ERRORS):  # what can't be given back now is when the lease ends
-                        await give_back_runs(self._engine, lease, [(run.id, run.attempt) for run in runs])
+                    await self._give_back(lease, runs)
                     return
-                self.claimed += len(runs)
-                self._executor.start(lease, runs)
+                # more than there is room for only where the answer took so long that other stores got the slots
+                self.claimed += len(runs[:room])
+                self._executor.start(lease, runs[:room])
+                await self._give_back(lease, runs[room:])
+
+    async def _give_back(self, lease: WorkerLease, runs: Sequence[ClaimedRun]) -> None:
+        if runs:
+            with contextlib.suppress(*DATABASE_ERRORS):  # what can't be given back now is when the lease ends
+                await give_back_runs(self._engine, lease, [(run.id, run.attempt) for run in runs])
 
     async def _idle(self) -> None:
         """Waits for a hint, or for the time to look without one."""

@@ -16,7 +16,6 @@ import inspect
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from time import perf_counter
 from typing import Any, Final, Literal
@@ -24,7 +23,7 @@ from uuid import UUID
 
 import msgspec
 
-from headrace import metrics, telemetry
+from headrace import telemetry
 from headrace.durable.port import enter_port
 from headrace.engine.engine import Engine
 from headrace.engine.journals import RunLostError
@@ -46,9 +45,9 @@ from headrace.worker.executions import Execution
 from headrace.worker.groups import seat_runs
 from headrace.worker.lifecycle import BlockingCaller, Life, WaitHooks, has_hooks, live, live_async
 from headrace.worker.loading import Source, find_source
+from headrace.worker.machine import Machine
 from headrace.worker.outbox import Desk
 from headrace.worker.ports import RunPort
-from headrace.worker.processes import ProcessPool
 from headrace.worker.put_downs import PutDowns
 from headrace.worker.retries import Failure, decide_finish, describe_exception, describe_timeout, internal_error
 from headrace.worker.time_limits import TimeLimit, has_cpu_clocks
@@ -77,12 +76,15 @@ class _Raised:
 
 
 class Executor:
-    """The slots of one worker. Ends go to ``put``; ``on_free`` is called when a slot is free, ``on_idle`` when all are."""
+    """Runs of one store in slots of the machine. Ends go to ``put``; ``on_free`` is called when there may be room for more,
+    ``on_idle`` when nothing runs.
+    """
 
     def __init__(
         self,
         engine: Engine,
         tasks: Mapping[str, Task[Any, Any]],
+        machine: Machine,
         *,
         put: Put,
         on_free: Callable[[], None],
@@ -96,28 +98,25 @@ class Executor:
             task.id: find_source(task) for task in tasks.values() if task.isolation == "process"
         }
         self._put = put
-        self._on_free = on_free
         self._on_idle = on_idle
-        self._slots = engine.settings.concurrency
-        self._used = 0
         self._executions: dict[UUID, Execution] = {}
         self.put_downs = PutDowns(self._executions, engine.settings.wait_linger, lambda: self.free > 0)
-        self._threads = ThreadPoolExecutor(self._slots, thread_name_prefix="headrace-run")
-        self._processes = ProcessPool(engine.settings)
+        self._threads = machine.threads
+        self._processes = machine.processes
+        self.share = machine.slots.join(on_free, self.put_downs.make_room)
         self._all_free = asyncio.Event()
         self._all_free.set()
         self._tracing = False
-        metrics.watch_executing(lambda: self._used)
 
     @property
     def free(self) -> int:
-        """Slots in which nothing runs."""
-        return self._slots - self._used
+        """Slots in which nothing runs, of any store."""
+        return self.share.slots.free
 
     @property
     def used(self) -> int:
-        """Slots in which something runs, if only a thread whose run is over."""
-        return self._used
+        """Slots in which something of this store runs, if only a thread whose run is over."""
+        return self.share.used
 
     def list_executions(self) -> list[Execution]:
         """What is being executed."""
@@ -133,7 +132,7 @@ class Executor:
 
     def start(self, lease: WorkerLease, runs: Sequence[ClaimedRun]) -> None:
         """Starts runs that were claimed under ``lease``; there have to be slots for them."""
-        self._used += len(runs)
+        self.share.begin(len(runs))
         self._all_free.clear()
         self._tracing = telemetry.is_tracing()  # asked by the chunk: a task's module may set it up late
         create_task = asyncio.get_running_loop().create_task
@@ -175,13 +174,12 @@ class Executor:
             asyncio.get_running_loop().call_later(self._grace(execution), self._end_hard, execution)
 
     async def wait_free(self, timeout: float) -> bool:
-        """Whether every slot was free within ``timeout`` seconds."""
+        """Whether nothing ran any more within ``timeout`` seconds."""
         return await happens_within(self._all_free, timeout)
 
-    async def close(self) -> None:
-        """Ends the child processes, and waits for no thread."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        await self._processes.close()
+    def close(self) -> None:
+        """Starts no more."""
+        self.share.leave()
 
     async def _execute(self, execution: Execution) -> None:
         run = execution.run
@@ -376,9 +374,8 @@ class Executor:
                 return True
 
     def _release(self) -> None:
-        self._used -= 1
-        self._on_free()
-        if self._used == 0:
+        self.share.release()
+        if self.share.used == 0:
             self._all_free.set()
 
 

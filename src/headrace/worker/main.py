@@ -1,4 +1,7 @@
-"""A worker process: loads tasks, opens the engine, works, sweeps beside it, minds signals, answers Prometheus."""
+"""A worker process: loads tasks, opens the engine, works, sweeps beside it, minds signals, answers Prometheus.
+
+It works for every store, and sweeps each of them.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from prometheus_client import start_http_server
 from headrace import metrics
 from headrace.engine.dev_sessions import beat_session
 from headrace.engine.engine import Engine
+from headrace.engine.everywhere import do_everywhere
 from headrace.engine.sweeps import run_sweeps
 from headrace.errors import ConfigurationError
 from headrace.logs import add_context, get_logger, set_up_logs
@@ -114,10 +118,11 @@ async def _work(
         _mind_signals(worker)
         _serve_metrics(settings)
         gc.freeze()  # what is there now stays: the collector need not look at it again
-        beside = [asyncio.create_task(run_sweeps(engine, stop_sweeps, interval=sweep_seconds(settings)))]
-        beside[0].add_done_callback(_log_fault)
+        every = sweep_seconds(settings)
+        sweeping = do_everywhere(engine, lambda one: run_sweeps(one, stop_sweeps, interval=every), pause=every)
+        beside = [asyncio.create_task(sweeping)]
         if settings.dev_session:
-            beside.append(asyncio.create_task(beat_session(engine)))
+            beside.append(asyncio.create_task(do_everywhere(engine, beat_session)))
         if announce:
             beside.append(asyncio.create_task(_announce(worker, announce)))
         try:
@@ -135,11 +140,6 @@ async def _work(
 def sweep_seconds(settings: Settings) -> float:
     """How often a worker looks at deadlines: rarely, beside a server that does, yet well within a lease."""
     return max(settings.sweep_interval, min(_SWEEP_SECONDS, settings.lease / 4))
-
-
-def _log_fault(sweeping: asyncio.Task[None]) -> None:
-    if not sweeping.cancelled() and (error := sweeping.exception()) is not None:
-        _log.error("sweeps have ended on this worker; its runs go on", exc_info=error)
 
 
 async def _announce(worker: Worker, announce: Callable[[], object]) -> None:

@@ -1,46 +1,29 @@
-"""The life of one worker: it registers, claims and executes, and when it is told to stop it drains and retires."""
+"""A worker: at its post in every store, with slots that all of them share."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any
 
+from headrace import metrics
 from headrace.engine.engine import Engine
-from headrace.engine.environments import find_environment
-from headrace.engine.outcomes import WorkerLease
-from headrace.engine.workers import TaskRegistration, retire_worker
 from headrace.errors import ConfigurationError
-from headrace.logs import get_logger
-from headrace.store.store import DATABASE_ERRORS
 from headrace.tasks import Task
-from headrace.worker.claimer import Claimer
-from headrace.worker.completer import Completer
-from headrace.worker.deeds import Deeds
-from headrace.worker.executor import Executor
-from headrace.worker.heartbeat import Heartbeat
-from headrace.worker.outbox import Desk
-from headrace.worker.recalls import Recalls
-from headrace.worker.tenure import Tenure
+from headrace.worker.machine import Machine
+from headrace.worker.post import Post, State
+from headrace.worker.stations import Stations
 from headrace.worker.tracking import tracking_loop
 from headrace.worker.versions import find_version
-from headrace.worker.watcher import Watcher
-
-LAST_WORDS_SECONDS: Final = 5.0
-"""How long a worker that ends waits for the database to take its last results, and again to take back its runs."""
-
-CANCEL_SECONDS: Final = 2.0
-"""How long runs that are cut off have to clean up."""
-
-State = Literal["starting", "running", "draining", "stopped"]
-
-_log = get_logger("headrace.worker")
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """A worker at a moment. ``unwritten`` counts ended runs that are not in the database yet."""
+    """A worker at a moment, over all stores; ``state`` and ``worker`` are those of the home store.
+
+    ``unwritten`` counts ended runs that are not in the database yet, ``stores`` those in which it has a lease.
+    """
 
     state: State
     name: str
@@ -51,16 +34,18 @@ class WorkerStatus:
     claimed: int
     written: int
     lost: int
+    stores: int
 
 
 class Worker:
-    """Executes runs of ``tasks`` in the environment that the engine's settings name.
+    """Executes runs of ``tasks`` in the environment that the engine's settings name, whichever store they are in.
 
         worker = Worker(engine, [resize, census])
         await worker.run()      # until worker.stop() is called, and what runs has ended
 
-    ``queues`` narrows it to runs on those queues. Raises ConfigurationError where there is no task, or where a task with
-    ``isolation="process"`` stands where no other process could find it.
+    ``queues`` narrows it to runs on those queues. A store that is added while it works is worked for at once; one that is
+    away holds up no other. Raises ConfigurationError where there is no task, or where a task with ``isolation="process"``
+    stands where no other process could find it.
     """
 
     def __init__(
@@ -70,53 +55,34 @@ class Worker:
         *,
         queues: Sequence[str] | None = None,
     ) -> None:
-        known = {task.id: task for task in tasks}
-        if not known:
+        self._tasks = {task.id: task for task in tasks}
+        if not self._tasks:
             raise ConfigurationError("A worker needs at least one task.")
-        self._engine = engine
-        self._tenure = Tenure(
-            engine,
-            [_register_task(task) for task in known.values()],
-            version=engine.settings.version or find_version(known.values()),
-            queues=queues,
-            on_loss=self._drop_lease,
-            on_begin=self._take_lease,
-        )
-        self._heartbeat = Heartbeat(engine, self._tenure)
-        self._completer = Completer(
-            engine,
-            on_lost=self._heartbeat.beat_now,
-            on_retry=self._expect_retry,
-            on_room=self._wake_claimer,
-        )
-        self._executor = Executor(
-            engine,
-            known,
-            put=self._completer.put,
-            on_free=self._wake_claimer,
-            on_idle=self._completer.flush_now,
-        )
-        self._claimer = Claimer(engine, self._tenure, self._executor, self._completer, tasks=list(known), queues=queues)
-        self._tasks = sorted(known)
-        self._state: State = "starting"
+        self._queues = queues
+        self._version = engine.settings.version or find_version(self._tasks.values())
+        self._machine = Machine(engine.settings)
+        self._home = self._make_post(engine)
+        self._others = Stations(engine, self._make_post)
         self._stopping = asyncio.Event()
-        self._forced = asyncio.Event()
-        self.ready = asyncio.Event()
-        """Set once it is registered and claims."""
+        self.ready = self._home.ready
+        """Set once it is registered and claims in the home store."""
+        metrics.watch_executing(lambda: self._machine.slots.used)
 
     @property
     def status(self) -> WorkerStatus:
         """What it is doing."""
+        posts = [self._home, *self._others.posts]
         return WorkerStatus(
-            self._state,
-            self._tenure.name,
-            self._tenure.lease.worker_id if self._tenure.lease else None,
-            self._executor.used,
-            self._executor.free,
-            self._completer.unwritten,
-            self._claimer.claimed,
-            self._completer.written,
-            self._completer.lost,
+            self._home.state,
+            self._home.name,
+            self._home.worker,
+            self._machine.slots.used,
+            self._machine.slots.free,
+            sum(post.unwritten for post in posts),
+            sum(post.claimed for post in posts),
+            sum(post.written for post in posts),
+            sum(post.lost for post in posts),
+            sum(post.worker is not None for post in posts),
         )
 
     @property
@@ -127,130 +93,39 @@ class Worker:
     def stop(self) -> None:
         """Begins to drain: claims no more, and lets what runs end, for at most ``drain_timeout``."""
         self._stopping.set()
+        self._home.stop()
+        self._others.stop()
 
     def force(self) -> None:
         """Ends now: what runs is cut off and given back."""
         self._stopping.set()
-        self._forced.set()
+        self._home.force()
+        self._others.force()
 
     async def run(self) -> bool:
         """Works until it is stopped. True where everything that it had claimed has ended, False where it gave some back.
 
-        Raises what registering raises, and any fault of its own; the lease is given up in every case.
+        Raises what registering in the home store raises, and any fault of its own there; the leases are given up in every
+        case.
         """
-        await self._tenure.begin()
-        with tracking_loop():
-            return await self._work()
+        try:
+            await self._home.begin()
+            with tracking_loop():
+                return await self._work()
+        finally:
+            await self._machine.close()
 
     async def _work(self) -> bool:
-        recalls = Recalls(self._engine, self._tenure, self._executor)
-        watcher = await self._open_desk(recalls)
-        _log.info("worker started", name=self._tenure.name, concurrency=self._executor.free, tasks=self._tasks)
+        others = asyncio.create_task(self._others.run())
         try:
-            async with asyncio.TaskGroup() as group:
-                claiming = group.create_task(self._claimer.run())
-                loops = [
-                    claiming,
-                    group.create_task(self._heartbeat.run()),
-                    group.create_task(self._completer.run()),
-                    group.create_task(watcher.run()),
-                    group.create_task(recalls.run()),
-                ]
-                self._state = "running"
-                self.ready.set()
-                await self._stopping.wait()
-                ended = await self._drain(claiming)
-                for loop in loops:
-                    loop.cancel()
+            ended = await self._home.run()
+        except BaseException:
+            self.force()
+            raise
         finally:
-            self._tenure.end()
-            self._executor.drop_all()
-            await self._retire()
-            await self._executor.close()
-            self._state = "stopped"
-        return ended
+            self.stop()
+            await asyncio.wait({others})
+        return others.result() and ended
 
-    async def _open_desk(self, recalls: Recalls) -> Watcher:
-        lease = self._tenure.lease
-        environment = await find_environment(self._engine, self._engine.settings.environment)
-        assert lease is not None, "it was registered"
-        assert environment is not None, "it was registered there"
-        watcher = Watcher(self._engine, lease.environment_id)
-        desk = Desk(
-            self._engine,
-            watcher,
-            Deeds(self._engine, environment),
-            on_waiting=self._executor.put_downs.note_waiting,
-            on_lost=recalls.look_now,
-        )
-        self._executor.open(desk)
-        return watcher
-
-    async def _drain(self, claiming: asyncio.Task[None]) -> bool:
-        self._state = "draining"
-        self._claimer.stop()
-        self._executor.put_downs.drain()
-        _log.info("worker draining", executing=self._executor.used, timeout=self._engine.settings.drain_timeout)
-        await self._unless_forced(asyncio.wait({claiming}))
-        ended = await self._unless_forced(self._executor.wait_free(self._engine.settings.drain_timeout))
-        if not ended:
-            _log.warning(
-                "runs cut off: they are queued again", executing=self._executor.used, forced=self._forced.is_set()
-            )
-            self._executor.drop_all()
-            await self._executor.wait_free(CANCEL_SECONDS)
-        self._tenure.end()
-        written = await self._completer.wait_empty(LAST_WORDS_SECONDS)
-        return bool(ended) and written
-
-    async def _unless_forced(self, awaitable: Any) -> Any:
-        """What ``awaitable`` gives, or None where force() comes first."""
-        work = asyncio.ensure_future(awaitable)
-        force = asyncio.ensure_future(self._forced.wait())
-        await asyncio.wait({work, force}, return_when=asyncio.FIRST_COMPLETED)
-        force.cancel()
-        if not work.done():
-            work.cancel()
-            return None
-        return work.result()
-
-    async def _retire(self) -> None:
-        lease = self._tenure.lease
-        if lease is None:
-            return
-        try:
-            async with asyncio.timeout(LAST_WORDS_SECONDS):
-                released = await retire_worker(self._engine, lease)
-        except DATABASE_ERRORS as error:
-            _log.warning(
-                "the database was not told that this worker ends; its runs are rescued when the lease is over",
-                error=f"{type(error).__name__}: {error}",
-            )
-        else:
-            _log.info("worker stopped", written=self._completer.written, given_back=released)
-
-    def _wake_claimer(self) -> None:
-        self._claimer.wake()
-
-    def _expect_retry(self, seconds: float) -> None:
-        self._claimer.expect(seconds)
-
-    def _drop_lease(self, lease: WorkerLease) -> None:
-        self._executor.drop_all()
-        self._completer.drop(lease)
-
-    def _take_lease(self, lease: WorkerLease) -> None:
-        _log.debug("lease taken", worker=lease.worker_id)
-        self._claimer.wake()
-
-
-def _register_task(task: Task[Any, Any]) -> TaskRegistration:
-    return TaskRegistration(
-        task.id,
-        task.queue,
-        task.retry.max_attempts,
-        skips_failed=task.order == "skip_failed",
-        coalesces=task.coalesce or 1,
-        cron=task.cron,
-        limits=task.limits,
-    )
+    def _make_post(self, engine: Engine) -> Post:
+        return Post(engine, self._tasks, self._machine, version=self._version, queues=self._queues)
