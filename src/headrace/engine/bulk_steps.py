@@ -17,7 +17,7 @@ import msgspec
 from headrace.engine.bulk_actions import BulkKind, read_filter
 from headrace.engine.cancels import CANCELED, cancel_runs
 from headrace.engine.engine import Engine
-from headrace.engine.listings import choose_runs
+from headrace.engine.listings import choose_runs, localize
 from headrace.engine.replays import replay_runs
 from headrace.logs import get_logger
 from headrace.store.statements import Plan, query
@@ -28,6 +28,9 @@ _DEALT_WITH: Final = 200
 
 _ENDED: Final = "The run had ended before."
 _GONE: Final = "The run is not there any more."
+_DRAINING: Final = (
+    "The run is in the store {name}, which takes no new runs now. Replayed by itself it goes to another one."
+)
 
 _UNFIT: Final = (
     asyncpg.DataError,
@@ -93,13 +96,15 @@ def _step(engine: Engine, environment_id: int, action_id: UUID, limit: int) -> P
         return 0, 0
     [action] = rows
     if action["selected_at"] is None:
-        yield from _select(environment_id, action)
+        yield from _select(environment_id, action, engine.key)
         return 0, 0
     members = yield from _find_open(environment_id, action_id, limit)
     if action["kind"] == BulkKind.CANCEL:
         ended = yield from cancel_runs(environment_id, members, CANCELED)
         results = {row["id"]: row["id"] for row in ended}
         reason, canceled = _ENDED, len(results)
+    elif not engine.stores.takes_roots(engine.at(action_id)):
+        results, reason, canceled = {}, _DRAINING.format(name=engine.name), 0
     else:
         results = yield from replay_runs(engine, environment_id, members)
         reason, canceled = _GONE, 0
@@ -120,9 +125,9 @@ def _settle_unfit(environment_id: int, action_id: UUID, reason: str) -> Plan[tup
     return len(members), 0
 
 
-def _select(environment_id: int, action: Any) -> Plan[None]:
+def _select(environment_id: int, action: Any, store: str) -> Plan[None]:
     """Plan: writes down some more members: of the runs that were there when the action was made."""
-    wanted = read_filter(action["filter"])
+    wanted = localize(read_filter(action["filter"]), store)
     until = min(wanted.created_to, action["created_at"]) if wanted.created_to else action["created_at"]
     frozen = replace(wanted, created_to=until)
     rows, last = yield from choose_runs(environment_id, frozen, None, action["cursor"], _SELECTED, _LOOKED_AT)

@@ -15,6 +15,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from headrace.engine.audits import AuditPlace, audit_once
+from headrace.engine.bulk_parts import PartKeeper, tend_all_parts
 from headrace.engine.bulk_steps import BulkCarrier
 from headrace.engine.cancels import cancel_runs, cancel_tree_step, expire_runs
 from headrace.engine.completions import settle_ends
@@ -26,6 +27,7 @@ from headrace.engine.rescues import find_pinned_lanes, rescue_arguments, worker_
 from headrace.engine.ticks import fire_due
 from headrace.engine.tokens import expire_tokens
 from headrace.engine.waits import complete_targets, wake_runs
+from headrace.ids import HOME_STORE
 from headrace.logs import get_logger
 from headrace.store.statements import Plan, query
 from headrace.store.store import DATABASE_ERRORS
@@ -75,11 +77,15 @@ async def run_sweeps(engine: Engine, stop: asyncio.Event, *, interval: float | N
     every = interval if interval is not None else engine.settings.sweep_interval
     # a process that looks at deadlines rarely, because another one looks often, audits as rarely
     audit_every = engine.settings.audit_interval * max(every / engine.settings.sweep_interval, 1.0)
-    async with relaying(engine, every, audit_every), copying(engine, every):
-        await _sweep_on(engine, stop, every, audit_every)
+    keeper = PartKeeper(engine)
+    try:
+        async with relaying(engine, every, audit_every), copying(engine, every):
+            await _sweep_on(engine, stop, every, audit_every, keeper)
+    finally:
+        await keeper.stop()
 
 
-async def _sweep_on(engine: Engine, stop: asyncio.Event, every: float, audit_every: float) -> None:
+async def _sweep_on(engine: Engine, stop: asyncio.Event, every: float, audit_every: float, keeper: PartKeeper) -> None:
     place, audited_at = AuditPlace(), time.monotonic()
     while not stop.is_set():
         pause, unfinished = every, False
@@ -88,6 +94,8 @@ async def _sweep_on(engine: Engine, stop: asyncio.Event, every: float, audit_eve
                 audited_at = time.monotonic()
                 await audit_once(engine, place)
             [look] = await engine.store.fetch("find_due_work")
+            if look["parts"]:
+                keeper.begin()
             if look["due"]:
                 unfinished = (await _sweep_once(engine)).unfinished
                 [look] = await engine.store.fetch("find_due_work")  # what it did may have led to the next deadline
@@ -105,6 +113,8 @@ async def _sweep_on(engine: Engine, stop: asyncio.Event, every: float, audit_eve
 async def sweep_once(engine: Engine) -> SweepReport:
     """Does all that is due now, where this process is the elected one; and tells other stores what they are to be told."""
     report = await _sweep_once(engine)
+    if engine.key == HOME_STORE:
+        await tend_all_parts(engine)
     await relay_outbox(engine)
     return report
 

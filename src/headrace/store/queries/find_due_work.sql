@@ -1,6 +1,7 @@
 -- One look, for the elected process only, at whether any deadline is over, and how soon the next one is: an idle system costs
 -- this and no more. Indexes: workers_not_emptied, batches_unsealed, batches_held, idempotency_keys_expiry, lanes_by_batch,
--- journal_due, journal_canceling, tokens_due, schedules_due, runs_expiring, bulk_actions_pending.
+-- journal_due, journal_canceling, tokens_due, schedules_due, runs_expiring, bulk_actions_pending,
+-- bulk_parts_open.
 SELECT e.elected AND (
     coalesce(w.next <= headrace.clock(), false)
     OR EXISTS (
@@ -17,6 +18,7 @@ SELECT e.elected AND (
         WHERE status = 'ABORTED' AND start_policy = 'seal' AND processing_completed_at IS NULL
     )
     OR EXISTS (SELECT FROM headrace.bulk_actions WHERE status = 'PENDING')
+    OR p.parts
     OR EXISTS (SELECT FROM headrace.idempotency_keys WHERE expires_at <= headrace.clock())
     OR coalesce((SELECT true FROM headrace.journal AS j WHERE j.canceling ORDER BY j.environment_id, j.run_id LIMIT 1), false)
     OR EXISTS (
@@ -25,7 +27,8 @@ SELECT e.elected AND (
         WHERE l.open AND l.batch_id IS NOT NULL AND b.status IN ('COMPLETED', 'PARTIAL_FAILED', 'ABORTED')
     )
 ) AS due,
-CASE WHEN e.elected THEN extract(epoch FROM w.next - headrace.clock())::float8 END AS next_in
+CASE WHEN e.elected THEN extract(epoch FROM w.next - headrace.clock())::float8 END AS next_in,
+e.elected AND p.parts AS parts
 FROM (SELECT pg_try_advisory_xact_lock(7305, 1) AS elected) AS e
 CROSS JOIN (
     SELECT least(
@@ -36,3 +39,4 @@ CROSS JOIN (
         (SELECT r.expires_at FROM headrace.runs AS r WHERE r.status = 'QUEUED' AND r.expires_at IS NOT NULL ORDER BY r.expires_at LIMIT 1)
     ) AS next
 ) AS w
+CROSS JOIN (SELECT EXISTS (SELECT FROM headrace.bulk_parts WHERE status = 'PENDING') AS parts) AS p
