@@ -26,9 +26,11 @@ async def fill(engine: Engine, task: str, count: int, *, key: str | None = None,
         await connection.execute(
             "INSERT INTO headrace.runs (environment_id, lane_id, id, status, ready_at, created_at, updated_at, payload,"
             " concurrency_key, order_key, order_number, order_lane_id)"
-            " SELECT 1, $1, gen_random_uuid(), 'QUEUED', now() - interval '1 hour' + n * interval '1 us', now(), now(), '1',"
+            # the last byte says which store a run is of
+            " SELECT 1, $1, overlay(gen_random_uuid()::text PLACING lpad(to_hex(i.store), 2, '0') FROM 35)::uuid, 'QUEUED', now() - interval '1 hour' + n * interval '1 us', now(), now(), '1',"
             f" {key or 'NULL'}, {order or 'NULL'}, {'n' if order else 'NULL'}, {'$1' if order else 'NULL'}"
-            " FROM generate_series(0, $2::integer - 1) AS n",
+            " FROM generate_series(0, $2::integer - 1) AS n,"
+            " (SELECT position(key IN '0123456789abcdefghijklmnopqrstuvwxyz') - 1 AS store FROM headrace.identity) AS i",
             lane,
             count,
         )

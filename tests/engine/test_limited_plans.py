@@ -11,12 +11,12 @@ from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
 import asyncpg
-import psycopg
 import pytest
 
 from headrace.engine.turns import Turns
 from headrace.store.statements import load_sql
 from tests.conftest import execute_sql, with_database
+from tests.engine.generic_plans import explain_generic
 from tests.engine.test_plans import assert_no_full_scan, rows_read, walk
 
 pytestmark = pytest.mark.anyio
@@ -65,7 +65,7 @@ def backlog(postgres: str, template: str) -> Generator[str]:
             url,
             "INSERT INTO headrace.runs (environment_id, lane_id, id, status, attempt, worker_id, ready_at, created_at, updated_at,"
             " counted_in, concurrency_key, order_key, order_number, order_lane_id)"
-            f" SELECT 1, {number}, ('00000000-0000-0000-000{number}-' || lpad(to_hex(n), 12, '0'))::uuid,"
+            f" SELECT 1, {number}, ('00000000-0000-0000-000{number}-' || lpad(to_hex(n), 10, '0') || '00')::uuid,"
             " (CASE WHEN n < $2::integer THEN 'EXECUTING' ELSE 'QUEUED' END)::headrace.run_status, 1,"
             " CASE WHEN n < $2::integer THEN 1 + n % 5 END, now() - interval '1 hour' + n * interval '1 us', now(), now(),"
             f" CASE WHEN n < $2::integer THEN {number if task in QUEUES else 0} END, {key or 'NULL'}, {order or 'NULL'},"
@@ -127,7 +127,7 @@ def buffers(nodes: list[dict[str, Any]]) -> int:
 def claim_of(
     tasks: list[str], limit: int = LIMIT, lanes: list[int] | None = None, keys: list[str] | None = None
 ) -> Any:
-    return (1, 1, tasks, None, limit, 30.0, None, lanes or [], keys or [], Turns().find_walk(limit))
+    return (1, 1, tasks, None, limit, 30.0, None, lanes or [], keys or [], Turns().find_walk(limit), None)
 
 
 @pytest.mark.parametrize(
@@ -197,10 +197,7 @@ async def test_counting_what_executes_reads_what_executes(connection: asyncpg.Co
 @pytest.mark.parametrize("name", ["claim_limited_runs", "claim_runs", "count_executing", "list_queues"])
 def test_a_generic_plan_scans_no_table(url: str, name: str) -> None:
     """A prepared statement's plan for any arguments, which PostgreSQL turns to after a few executions."""
-    with psycopg.connect(url) as connection:
-        row = connection.execute(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {load_sql(name)}".encode()).fetchone()
-    assert row is not None
-    assert_no_full_scan(list(walk(row[0][0]["Plan"])))
+    assert_no_full_scan(list(walk(explain_generic(url, name))))
 
 
 async def test_keys_whose_runs_are_all_delayed_are_not_looked_at(connection: asyncpg.Connection[Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from headrace.engine.engine import Engine
 from headrace.engine.journals import read_journals
 from headrace.engine.outcomes import JSON_TYPE, ClaimedRun, LeaseLost, Point, WorkerLease
 from headrace.engine.rows import read_json
+from headrace.engine.shared_limits import claim_over_stores
 from headrace.engine.turns import Turns
 from headrace.store.statements import Plan, Record, query
 
@@ -69,35 +71,49 @@ async def _claim_plain(engine: Engine, environment_id: int, *arguments: Any) -> 
 async def _claim_limited(engine: Engine, lease: WorkerLease, wanted: list[Any], limit: int, turns: Turns) -> list[Any]:
     turns.begin_round()
     while True:
-        claim = _limited_claim(engine, lease, wanted, limit, turns)
-        if engine.settings.dev_session:
-            claim = note_claims(engine.settings, lease.environment_id, claim)
-        rows = await engine.store.run_plan(claim)
+        if engine.stores.others():
+            rows = await claim_over_stores(
+                engine,
+                lease.environment_id,
+                wanted[0],
+                limit,
+                turns,
+                partial(_limited_claim, engine, lease, wanted, limit, turns),
+            )
+        else:
+            rows = await engine.store.run_plan(_held_claim(engine, lease, wanted, limit, turns))
         if not rows:  # the lease is over: the statement after this one says so, or the next claim
             return []
         if not turns.note_claim(rows, limit):
             return [row for row in rows if row["id"] is not None]
 
 
-def _limited_claim(
-    engine: Engine, lease: WorkerLease, wanted: list[Any], limit: int, turns: Turns
-) -> Plan[list[Record]]:
+def _held_claim(engine: Engine, lease: WorkerLease, wanted: list[Any], limit: int, turns: Turns) -> Plan[list[Record]]:
     """Plan: a claim from lanes with keys or limits, by whoever holds the limits: they are counted after that."""
     yield from query("lock_limits", lease.environment_id, wanted[0], engine.settings.lease)
-    return (
-        yield from query(
-            "claim_limited_runs",
-            lease.environment_id,
-            lease.worker_id,
-            *wanted,
-            limit,
-            engine.settings.lease,
-            lease.version or None,
-            turns.lanes,
-            turns.keys,
-            turns.find_walk(limit),
-        )
+    return (yield from _limited_claim(engine, lease, wanted, limit, turns, None))
+
+
+def _limited_claim(
+    engine: Engine, lease: WorkerLease, wanted: list[Any], limit: int, turns: Turns, used_elsewhere: str | None
+) -> Plan[list[Record]]:
+    """Plan: the claim itself, in a transaction that holds the limits."""
+    claim = query(
+        "claim_limited_runs",
+        lease.environment_id,
+        lease.worker_id,
+        *wanted,
+        limit,
+        engine.settings.lease,
+        lease.version or None,
+        turns.lanes,
+        turns.keys,
+        turns.find_walk(limit),
+        used_elsewhere,
     )
+    if engine.settings.dev_session:
+        claim = note_claims(engine.settings, lease.environment_id, claim)
+    return (yield from claim)
 
 
 async def give_back_runs(engine: Engine, lease: WorkerLease, runs: Sequence[tuple[UUID, int]]) -> int:

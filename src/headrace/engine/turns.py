@@ -5,6 +5,7 @@ It is no state of the system: a worker that starts anew begins with any key, and
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -31,6 +32,9 @@ class Turns:
         """Whether the last claim said that there are lanes with keys or limits."""
         self.wake_in: float | None = None
         """In how many seconds a rate of a queue allows more than the last claim got; None where none holds anything up."""
+        self.again_in: float | None = None
+        """In how many seconds a limit is to be looked at again that was left to another store; None where none was."""
+        self._gave_way: dict[str, float] = {}
         self._began: dict[int, str] = {}
         self._walks = 0
         self._unfinished = False
@@ -45,6 +49,14 @@ class Turns:
         """Whether lanes with keys or limits go first this time: they and the others take turns."""
         self._limited_first = not self._limited_first
         return self._limited_first
+
+    def gives_way(self, limit: str, seconds: float) -> bool:
+        """Whether this worker leaves a limit to another store, as it may for so long and no longer."""
+        return time.monotonic() - self._gave_way.setdefault(limit, time.monotonic()) < seconds
+
+    def had_turn(self, limit: str) -> None:
+        """It claimed under the limit itself."""
+        self._gave_way.pop(limit, None)
 
     @property
     def lanes(self) -> list[int]:
@@ -72,6 +84,8 @@ class Turns:
         unfinished = False
         head = rows[0]
         self.wake_in = head["wake_in"]
+        if self.again_in is not None:
+            self.wake_in = self.again_in if self.wake_in is None else min(self.wake_in, self.again_in)
         for lane, key, steps in zip(head["walked_lanes"], head["walked_keys"], head["walked_steps"], strict=True):
             if lane in last:
                 self._keys[lane] = last[lane][1]

@@ -2,7 +2,9 @@
 -- (see lock_limits), so what is counted here is all there is. The keys of a lane take turns: a walk from key to key begins behind
 -- the one ($9, of lane $8) that had the last turn, and is $10 keys long at most, so that neither the number of keys nor what lies
 -- behind their heads is in the cost of a claim. Of an ordered lane's key only the first run that has not ended may go, wherever a
--- version moved it. Returns one row at least: the ends of the walks, and how soon a rate allows more. Indexes: workers_pkey,
+-- version moved it. $11 is NULL where this is the only store: what executes here is all there is. With several it is what count_limits
+-- says of the others, and lanes under a limit that is not in it are left alone (decision 0014). Returns one row at least: the ends of
+-- the walks, and how soon a rate allows more. Indexes: workers_pkey,
 -- workers_by_version, lanes_open, lanes_pkey, environments_pkey, queues_environment_id_name_key, queue_rates_pkey, tasks_pkey,
 -- versions_environment_id_version_key, runs_ready, runs_keyed, runs_ordered, runs_in_order, runs_counted, runs_pkey.
 WITH RECURSIVE lease AS (
@@ -32,6 +34,15 @@ lanes AS MATERIALIZED (
             l.kind <> 'plain' OR e.concurrency_limit IS NOT NULL
             OR (q.id IS NOT NULL AND (headrace.queue_limit(q, e.concurrency_limit) IS NOT NULL OR q.rate_limit IS NOT NULL))
         )
+        AND CASE
+            WHEN $11::jsonb IS NOT NULL THEN (e.concurrency_limit IS NULL OR $11::jsonb -> 'environment' IS NOT NULL)
+                AND ((q.declared_limit, q.override_limit, q.override_percent, q.key_limit, q.rate_limit) IS NULL
+                    OR $11::jsonb -> ('queue:' || q.name) IS NOT NULL)
+            -- a process that has not heard yet that there are others
+            WHEN (SELECT count(*) > 1 FROM headrace.stores AS s WHERE s.state <> 'removed') THEN e.concurrency_limit IS NULL
+                AND (q.declared_limit, q.override_limit, q.override_percent, q.key_limit, q.rate_limit) IS NULL
+            ELSE true
+        END
         AND CASE WHEN l.kind = 'ordered' THEN l.version IS NULL ELSE
             v.wanted IS NULL OR v.wanted = $7::text OR NOT (l.locked OR EXISTS (
                 SELECT FROM headrace.workers AS w
@@ -50,12 +61,17 @@ queues AS MATERIALIZED (
                 SELECT count(*) FROM headrace.runs AS r
                 WHERE r.environment_id = $1::integer AND r.counted_in = l.counted_in AND r.concurrency_key IS NULL
                     AND r.status = 'EXECUTING'
-            ) END,
+            ) END - coalesce(
+                ($11::jsonb ->> (CASE WHEN bool_or(l.counts_keys) THEN 'queue:' ELSE 'unkeyed:' END || max(l.queue)))::float8, 0
+            ),
             floor(max(u.left_over) / max(l.rate_step))
         ) AS room,
         CASE WHEN max(u.left_over) < max(l.rate_step) THEN max(l.rate_step) - max(u.left_over) END AS wait
     FROM lanes AS l LEFT JOIN LATERAL (
-        SELECT l.rate_period - greatest(extract(epoch FROM max(u.used_until) - headrace.clock())::float8, 0) AS left_over
+        SELECT l.rate_period - greatest(
+            extract(epoch FROM max(u.used_until) - headrace.clock())::float8,
+            ($11::jsonb ->> ('rate:' || length(l.queue) || ':' || l.queue || ':'))::float8, 0
+        ) AS left_over
         FROM headrace.queue_rates AS u WHERE u.queue_id = l.counted_in AND u.key = ''
     ) AS u ON l.rate_step IS NOT NULL AND NOT l.rate_by_key
     WHERE l.queue_limit IS NOT NULL OR (l.rate_step IS NOT NULL AND NOT l.rate_by_key)
@@ -141,15 +157,15 @@ walk AS (
                 SELECT count(*) FROM headrace.runs AS r
                 WHERE r.environment_id = $1::integer AND r.counted_in = l.counted_in AND r.concurrency_key = n.key
                     AND r.status = 'EXECUTING'
-            ) END,
+            ) - coalesce(($11::jsonb ->> ('key:' || length(l.queue) || ':' || l.queue || ':' || n.key))::float8, 0) END,
             floor(rate.left_over / l.rate_step)
         ) AS free,
         CASE WHEN rate.left_over < l.rate_step THEN l.rate_step - rate.left_over END AS wait
         FROM (
-            SELECT CASE WHEN l.rate_by_key AND l.rate_step IS NOT NULL THEN l.rate_period - greatest(coalesce((
+            SELECT CASE WHEN l.rate_by_key AND l.rate_step IS NOT NULL THEN l.rate_period - greatest((
                 SELECT extract(epoch FROM u.used_until - headrace.clock())::float8 FROM headrace.queue_rates AS u
                 WHERE u.queue_id = l.counted_in AND u.key = n.key
-            ), 0), 0) END AS left_over
+            ), ($11::jsonb ->> ('rate:' || length(l.queue) || ':' || l.queue || ':' || n.key))::float8, 0) END AS left_over
             OFFSET 0
         ) AS rate
         OFFSET 0
@@ -228,7 +244,7 @@ lane_turns AS (
     WHERE t.place IS NULL OR t.place = t.key_turn -- one that somebody else holds at this moment keeps those behind it back
 ),
 queue_turns AS (
-    SELECT t.*, l.counted_in, l.environment_limit, l.rate_step, l.rate_by_key, q.room,
+    SELECT t.*, l.counted_in, l.queue, l.environment_limit, l.rate_step, l.rate_by_key, q.room,
         row_number() OVER (PARTITION BY l.counted_in, l.queue_limit IS NULL AND (l.rate_step IS NULL OR l.rate_by_key)
             ORDER BY t.lane_turn, t.ready_at, t.id) AS queue_turn,
         l.queue_limit IS NULL AND (l.rate_step IS NULL OR l.rate_by_key) AS unlimited
@@ -242,16 +258,21 @@ chosen AS MATERIALIZED (
     WHERE t.turn <= least($5::integer, CASE WHEN t.environment_limit IS NOT NULL THEN t.environment_limit - (
         SELECT count(*) FROM headrace.runs AS r
         WHERE r.environment_id = $1::integer AND r.status = 'EXECUTING' AND r.counted_in IS NOT NULL
-    ) END)
+    ) - coalesce(($11::jsonb ->> 'environment')::float8, 0) END)
 ),
 used AS (
     INSERT INTO headrace.queue_rates (queue_id, key, used_until)
-    SELECT c.counted_in, CASE WHEN c.rate_by_key THEN coalesce(c.key, '') ELSE '' END,
-        headrace.clock() + make_interval(secs => count(*) * max(c.rate_step))
-    FROM chosen AS c WHERE c.rate_step IS NOT NULL
-    GROUP BY 1, 2
-    ON CONFLICT (queue_id, key) DO UPDATE
-    SET used_until = greatest(queue_rates.used_until, headrace.clock()) + (EXCLUDED.used_until - headrace.clock())
+    SELECT g.queue_id, g.key, headrace.clock() + make_interval(secs => g.seconds + greatest(
+        (SELECT extract(epoch FROM u.used_until - headrace.clock())::float8 FROM headrace.queue_rates AS u
+            WHERE u.queue_id = g.queue_id AND u.key = g.key),
+        ($11::jsonb ->> ('rate:' || length(g.queue) || ':' || g.queue || ':' || g.key))::float8, 0
+    ))
+    FROM (
+        SELECT c.counted_in AS queue_id, max(c.queue) AS queue, CASE WHEN c.rate_by_key THEN coalesce(c.key, '') ELSE '' END AS key,
+            count(*) * max(c.rate_step) AS seconds
+        FROM chosen AS c WHERE c.rate_step IS NOT NULL GROUP BY 1, 3
+    ) AS g
+    ON CONFLICT (queue_id, key) DO UPDATE SET used_until = EXCLUDED.used_until
 ),
 claimed AS (
     UPDATE headrace.runs AS r
