@@ -33,7 +33,7 @@ PATIENCE = 30.0
 @asynccontextmanager
 async def working(engine: Engine, *tasks: Task[Any, Any], **changes: Any) -> AsyncGenerator[Worker]:
     """A worker in this process, claiming until the block ends."""
-    own = await Engine.open(replace(engine.settings, **changes), listen=True)
+    own = await Engine.open(replace(engine.home.settings, **changes), listen=True)
     worker = Worker(own, tasks, queues=None)
     job = asyncio.create_task(worker.run())
     try:

@@ -170,13 +170,13 @@ async def test_runs_whose_claim_was_never_answered_are_given_back(
         busy = await trigger(engine, jobs.wait, str(gate))
         await until(lambda: starts(gate), "its only slot is taken")
         lost = await trigger(engine, jobs.add, {"x": 3})
-        lease = worker._tenure.lease
+        lease = worker._home._tenure.lease
         assert lease is not None
         [unanswered] = await claim(engine, lease, 1, "w.add")  # as the worker, behind its back
         assert unanswered.id == lost
         async with database_away(settings, postgres):
             gate.touch()
-            await until(lambda: worker._claimer._checks, "a claim failed")
+            await until(lambda: worker._home._claimer._checks, "a claim failed")
         run = await await_end(engine, lost)
         assert (run.status, run.attempt, read_output(run)) == (RunStatus.COMPLETED, 1, 3)
         kept = await await_end(engine, busy)  # its result was not in the database yet, and it was not given back

@@ -50,6 +50,13 @@ class Stations:
         for station in self._stations.values():
             station.force()
 
+    async def await_answers(self, seconds: float) -> None:
+        """Waits until each is at work or has failed to be, but no longer than so many seconds."""
+        if waiting := [asyncio.ensure_future(station.answered()) for station in self._stations.values()]:
+            await asyncio.wait(waiting, timeout=seconds)
+            for one in waiting:
+                one.cancel()
+
     async def run(self) -> bool:
         """Works until it is stopped. Whether everything that was claimed has ended."""
         jobs: dict[Engine, asyncio.Task[bool]] = {}
@@ -83,6 +90,7 @@ class Station:
         self._engine = engine
         self._make_post = make_post
         self._leaving = asyncio.Event()
+        self._failed = asyncio.Event()
         self.post = make_post(engine)
 
     def stop(self) -> None:
@@ -113,6 +121,7 @@ class Station:
                     )
                 except Exception:  # noqa: BLE001 - logged; the other stores go on
                     _log.exception("the worker's post at a store failed, beginning anew", store=self._engine.name)
+                self._failed.set()
                 if begun:
                     ended = False
                     if not self._leaving.is_set():
@@ -122,6 +131,10 @@ class Station:
                 delay = min(delay * 2, _LONGEST_DELAY)
         self.post.close()
         return ended
+
+    async def answered(self) -> None:
+        """Waits until it is at work, or has failed to be."""
+        await _first_of(self.post.ready.wait(), self._failed.wait())
 
     async def _begin(self) -> bool:
         """Whether the post has a lease: not where it is told to leave before."""

@@ -64,8 +64,9 @@ class Worker:
         self._home = self._make_post(engine)
         self._others = Stations(engine, self._make_post)
         self._stopping = asyncio.Event()
-        self.ready = self._home.ready
-        """Set once it is registered and claims in the home store."""
+        self._patience = engine.settings.store_patience
+        self.ready = asyncio.Event()
+        """Set once it is registered and claims in the home store, and in all others that answer."""
         metrics.watch_executing(lambda: self._machine.slots.used)
 
     @property
@@ -117,15 +118,22 @@ class Worker:
 
     async def _work(self) -> bool:
         others = asyncio.create_task(self._others.run())
+        looking = asyncio.create_task(self._look_when_ready())
         try:
             ended = await self._home.run()
         except BaseException:
             self.force()
             raise
         finally:
+            looking.cancel()
             self.stop()
             await asyncio.wait({others})
         return others.result() and ended
+
+    async def _look_when_ready(self) -> None:
+        await self._home.ready.wait()
+        await self._others.await_answers(self._patience)
+        self.ready.set()
 
     def _make_post(self, engine: Engine) -> Post:
         return Post(engine, self._tasks, self._machine, version=self._version, queues=self._queues)
