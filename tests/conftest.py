@@ -11,6 +11,7 @@ import itertools
 import os
 import tempfile
 import uuid
+import zlib
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ import pytest
 
 from headrace.engine.engine import Engine
 from headrace.engine.environments import Environment, find_environment
+from headrace.engine.registry import change_store
 from headrace.settings import Settings
 from headrace.store.embedded import EmbeddedPostgres
-from tests.fleet import fleet, make_template, more_stores, old_template, with_name
+from tests.fleet import fleet, join_store, make_template, more_stores, old_template, with_name
 from tests.postgres_15 import old_postgres, running_old_postgres
 from tests.server_fixture import server
 
@@ -95,11 +97,29 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-async def engine(settings: Settings) -> AsyncGenerator[Engine]:
-    """An engine on the test's database, with its ear on the hints."""
-    opened = await Engine.open(settings, listen=True)
-    yield opened
-    await opened.close()
+def fleet_urls(request: pytest.FixtureRequest) -> dict[str, str]:
+    """The stores that the test's engine has beside home: none, or with HEADRACE_TEST_STORES=3 two."""
+    return request.getfixturevalue("more_stores") if os.environ.get("HEADRACE_TEST_STORES") == "3" else {}
+
+
+@pytest.fixture
+async def engine(
+    settings: Settings, fleet_urls: dict[str, str], request: pytest.FixtureRequest
+) -> AsyncGenerator[Engine]:
+    """An engine on the test's database, with its ear on the hints.
+
+    With HEADRACE_TEST_STORES=3 it is one of a fleet of three on two major versions, another one from test to test, to
+    which all roots go; home is elsewhere two times of three.
+    """
+    home = await Engine.open(settings, listen=True)
+    try:
+        stores = [home, *[await join_store(home, name, url) for name, url in fleet_urls.items()]]
+        chosen = stores[zlib.crc32(request.node.nodeid.encode()) % len(stores)]
+        for one in stores if fleet_urls else []:
+            await change_store(home, one.name, weight=float(one is chosen))
+        yield chosen
+    finally:
+        await home.close()
 
 
 @pytest.fixture
