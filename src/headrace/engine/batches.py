@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import operator
 from collections.abc import Callable, Sequence
 from typing import Final
 from uuid import UUID
@@ -16,6 +17,7 @@ from headrace.durations import parse_duration
 from headrace.engine.admission import judge_stream
 from headrace.engine.engine import Engine
 from headrace.engine.foreign_keys import reserve_keys
+from headrace.engine.forwards import ask_owner
 from headrace.engine.idempotency import (
     BATCH_SCOPE,
     REQUEST_SCOPE,
@@ -156,7 +158,6 @@ async def admit_stream(
     engine: Engine, environment_id: int, batch_id: UUID
 ) -> StreamOpen | StreamDone | StreamRefused | BatchMissing:
     """What a stream of items may do, before its body is read."""
-    engine = engine.at(batch_id)
     batch = await find_batch(engine, environment_id, batch_id)
     return judge_stream(batch) if batch else BatchMissing()
 
@@ -175,7 +176,22 @@ async def store_chunk(
     Items that are there already count as deduplicated: the first one stored wins. ``hold`` is a plan that comes last in the
     transaction and raises where the caller may not store. ``prefers`` is the version of the run that waits for them.
     """
-    engine = engine.at(batch.id)
+    return await ask_owner(
+        engine,
+        batch.id,
+        lambda owner: _store_chunk_there(owner, environment_id, batch, items, hold=hold, prefers=prefers),
+    )
+
+
+async def _store_chunk_there(
+    engine: Engine,
+    environment_id: int,
+    batch: BatchState,
+    items: Sequence[StoredItem],
+    *,
+    hold: Callable[[], Plan[None]] | None,
+    prefers: str | None,
+) -> ChunkStored | StreamDone | StreamRefused | BatchMissing | BatchRefused:
     if over := next((item for item in items if not 0 <= item.index < (batch.run_count or MAX_ITEM_INDEX + 1)), None):
         return BatchRefused(422, f"Item index {over.index} exceeds batch runCount {batch.run_count}")
     held_for = batch.id if batch.start_policy == "seal" else None
@@ -220,8 +236,17 @@ async def end_stream(
     ``run_count`` names the final count of an open-ended batch. A ``partial`` stream is one segment of several: nothing is
     sealed, and the missing indexes, which cost a look at the whole batch, are not listed.
     """
-    engine = engine.at(batch_id)
-    batch = await find_batch(engine, environment_id, batch_id)
+    return await ask_owner(
+        engine,
+        batch_id,
+        lambda owner: _end_stream_there(owner, environment_id, batch_id, run_count=run_count, partial=partial),
+    )
+
+
+async def _end_stream_there(
+    engine: Engine, environment_id: int, batch_id: UUID, *, run_count: int | None, partial: bool
+) -> Sealed | Incomplete | StreamRefused | BatchMissing | BatchRefused:
+    batch = await _find_batch_there(engine, environment_id, batch_id)
     if batch is None:
         return BatchMissing()
     count = batch.run_count if batch.run_count is not None else run_count
@@ -231,7 +256,9 @@ async def end_stream(
         if sealed := await _try_to_seal(engine, batch, count):
             return Sealed(sealed)  # also where that ended it at once, as ABORTED: no item could become a run
         # another stream, or the sweep of deadlines, was quicker: what it made of the batch is the answer
-        batch = await find_batch(engine, environment_id, batch_id) or batch
+        batch = await _find_batch_there(engine, environment_id, batch_id)
+        if batch is None:  # it was moved between the two looks
+            return BatchMissing()
     match judge_stream(batch):
         case StreamDone():
             return Sealed(batch)
@@ -264,21 +291,30 @@ def _refuse_count(batch: BatchState, named: int | None, count: int | None) -> Ba
 
 async def find_batch(engine: Engine, environment_id: int, batch_id: UUID) -> BatchState | None:
     """The batch as it stands, or None where this environment has none with that id."""
-    engine = engine.at(batch_id)
+    rows = await ask_owner(
+        engine, batch_id, lambda owner: owner.store.fetch("find_batch", environment_id, batch_id), operator.not_
+    )
+    return read_batch(rows[0]) if rows else None
+
+
+async def _find_batch_there(engine: Engine, environment_id: int, batch_id: UUID) -> BatchState | None:
     rows = await engine.store.fetch("find_batch", environment_id, batch_id)
     return read_batch(rows[0]) if rows else None
 
 
 async def list_batch_run_ids(engine: Engine, environment_id: int, batch_id: UUID) -> list[UUID]:
     """The runs of a batch in the order of its items, each once."""
-    engine = engine.at(batch_id)
-    return [row["id"] for row in await engine.store.fetch("list_batch_run_ids", environment_id, batch_id)]
+    rows = await ask_owner(
+        engine, batch_id, lambda owner: owner.store.fetch("list_batch_run_ids", environment_id, batch_id), operator.not_
+    )
+    return [row["id"] for row in rows]
 
 
 async def list_batch_errors(engine: Engine, environment_id: int, batch_id: UUID) -> list[BatchItemError]:
     """Items that could not become a run that can start, by index, the first thousand."""
-    engine = engine.at(batch_id)
-    rows = await engine.store.fetch("list_batch_errors", environment_id, batch_id)
+    rows = await ask_owner(
+        engine, batch_id, lambda owner: owner.store.fetch("list_batch_errors", environment_id, batch_id), operator.not_
+    )
     errors = [(row, read_json(row["error"])) for row in rows]
     return [BatchItemError(row["batch_index"], row["task"], error["code"], error["message"]) for row, error in errors]
 
@@ -287,8 +323,15 @@ async def list_batch_results(
     engine: Engine, environment_id: int, batch_id: UUID, *, after: int = -1, limit: int | None = None
 ) -> list[ItemResult]:
     """Ended items with an index above ``after``, by index, at most ``limit``."""
-    engine = engine.at(batch_id)
     most = _ALL_RESULTS if limit is None else limit
+    return await ask_owner(
+        engine, batch_id, lambda owner: _list_results_there(owner, environment_id, batch_id, after, most), operator.not_
+    )
+
+
+async def _list_results_there(
+    engine: Engine, environment_id: int, batch_id: UUID, after: int, most: int
+) -> list[ItemResult]:
     rows = await engine.store.fetch("list_batch_results", environment_id, batch_id, after + 1, most)
     results = [ItemResult(row["item_index"], read_run(row)) for row in rows]
     if engine.stores.others():
@@ -316,11 +359,10 @@ async def list_batch_outcomes(
     indexes: list[int] | None = None,
 ) -> list[ItemOutcome]:
     """How items ended, without their payloads: from index ``start`` on, at most ``limit``, in order; or ``indexes``."""
-    engine = engine.at(batch_id)
-    if indexes is None:
-        rows = await engine.store.fetch("list_batch_outcomes", environment_id, batch_id, start, limit)
-    else:
-        rows = await engine.store.fetch("find_batch_outcomes", environment_id, batch_id, indexes)
+    name, asked = ("list_batch_outcomes", [start, limit]) if indexes is None else ("find_batch_outcomes", [indexes])
+    rows = await ask_owner(
+        engine, batch_id, lambda owner: owner.store.fetch(name, environment_id, batch_id, *asked), operator.not_
+    )
     return [
         ItemOutcome(
             row["item_index"],

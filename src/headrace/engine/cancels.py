@@ -15,6 +15,7 @@ import msgspec
 
 from headrace.engine.completions import settle_ends
 from headrace.engine.engine import Engine
+from headrace.engine.forwards import ask_owner
 from headrace.engine.outcomes import RunCanceled, RunEnded, RunMissing
 from headrace.logs import get_logger
 from headrace.protocol.statuses import RunStatus
@@ -42,7 +43,12 @@ async def cancel_run(
     engine: Engine, environment_id: int, run_id: UUID, *, reason: str | None = None
 ) -> RunCanceled | RunEnded | RunMissing:
     """Cancels a run, and after it what it waits for. A run that has ended is left as it is."""
-    engine = engine.at(run_id)
+    return await ask_owner(engine, run_id, lambda owner: _cancel_there(owner, environment_id, run_id, reason))
+
+
+async def _cancel_there(
+    engine: Engine, environment_id: int, run_id: UUID, reason: str | None
+) -> RunCanceled | RunEnded | RunMissing:
     error = {**CANCELED, "message": reason} if reason else CANCELED
     rows = await engine.store.run_plan(cancel_runs(environment_id, [run_id], error))
     if not rows:

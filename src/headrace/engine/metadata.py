@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -17,6 +18,7 @@ from uuid import UUID
 from msgspec import UNSET, UnsetType
 
 from headrace.engine.engine import Engine
+from headrace.engine.forwards import ask_owner
 from headrace.engine.idempotency import REQUEST_SCOPE, KeyClaim, claim_keys, fingerprint_request
 from headrace.engine.items import BUSY_DELAY, RunsBusyError
 from headrace.engine.metadata_operations import apply_operations, encode_metadata
@@ -50,8 +52,9 @@ MetadataAnswer = MetadataShown | MetadataRefused | KeyConflict | RunMissing
 
 async def find_metadata(engine: Engine, environment_id: int, run_id: UUID) -> MetadataShown | RunMissing:
     """The run's metadata: what its trigger gave it, until something changed it."""
-    engine = engine.at(run_id)
-    rows = await engine.store.fetch("find_metadata", environment_id, run_id)
+    rows = await ask_owner(
+        engine, run_id, lambda owner: owner.store.fetch("find_metadata", environment_id, run_id), operator.not_
+    )
     return MetadataShown(read_metadata(rows[0])) if rows else RunMissing()
 
 
@@ -62,7 +65,14 @@ async def update_metadata(
 
     What was asked for by the same ``request_id`` before is not done again.
     """
-    engine = engine.at(run_id)
+    return await ask_owner(
+        engine, run_id, lambda owner: _update_patiently(owner, environment_id, run_id, update, request_id)
+    )
+
+
+async def _update_patiently(
+    engine: Engine, environment_id: int, run_id: UUID, update: UpdateMetadata, request_id: str | None
+) -> MetadataAnswer:
     while True:
         plan = _update_once(environment_id, run_id, update, engine.settings, request_id)
         try:

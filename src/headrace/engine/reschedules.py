@@ -9,11 +9,11 @@ from uuid import UUID
 
 from headrace.engine.debounces import KEPT, debounce_scope
 from headrace.engine.engine import Engine
+from headrace.engine.forwards import ask_owner
 from headrace.engine.idempotency import hash_key
 from headrace.engine.items import parse_delay
 from headrace.engine.outcomes import RunMissing
-from headrace.engine.rows import read_json
-from headrace.engine.runs import find_run
+from headrace.engine.rows import read_json, read_run
 from headrace.protocol.statuses import RunStatus
 from headrace.store.statements import Plan, query
 
@@ -40,14 +40,21 @@ async def reschedule_run(
 
     Raises ValueError on other text.
     """
-    engine = engine.at(run_id)
-    moved = await engine.store.run_plan(_move(environment_id, run_id, parse_delay(delay)))
+    until = parse_delay(delay)
+    return await ask_owner(engine, run_id, lambda owner: _reschedule_there(owner, environment_id, run_id, until))
+
+
+async def _reschedule_there(
+    engine: Engine, environment_id: int, run_id: UUID, until: datetime
+) -> RunRescheduled | RunNotDelayed | RunMissing:
+    moved = await engine.store.run_plan(_move(environment_id, run_id, until))
     if moved:
         engine.notices.runs_ready(environment_id)
         return RunRescheduled(run_id)
-    found = await find_run(engine, environment_id, run_id)
-    if found is None:
+    rows = await engine.store.fetch("find_run", environment_id, run_id)
+    if not rows:
         return RunMissing()
+    found = read_run(rows[0])
     # it was delayed a moment ago, or became due between the two looks
     return RunNotDelayed(run_id, RunStatus.QUEUED if found.status is RunStatus.DELAYED else found.status)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -9,6 +10,7 @@ from uuid import UUID
 from headrace.engine.debounces import Asked, join_runs, read_window
 from headrace.engine.engine import Engine
 from headrace.engine.foreign_keys import reserve_keys
+from headrace.engine.forwards import ask_owner
 from headrace.engine.idempotency import (
     REQUEST_SCOPE,
     KeyClaim,
@@ -266,8 +268,9 @@ def _join_run(environment_id: int, order: _Order, run_id: UUID, request_id: str 
 
 async def find_run(engine: Engine, environment_id: int, run_id: UUID) -> RunView | None:
     """The run as it stands, or None where this environment has none with that id."""
-    engine = engine.at(run_id)
-    rows = await engine.store.fetch("find_run", environment_id, run_id)
+    rows = await ask_owner(
+        engine, run_id, lambda owner: owner.store.fetch("find_run", environment_id, run_id), operator.not_
+    )
     return read_run(rows[0]) if rows else None
 
 
@@ -285,8 +288,9 @@ async def await_run(engine: Engine, environment_id: int, run_id: UUID, timeout: 
 
 async def list_attempts(engine: Engine, environment_id: int, run_id: UUID) -> list[AttemptView]:
     """The ended attempts of a run, the first one first."""
-    engine = engine.at(run_id)
-    rows = await engine.store.fetch("list_attempts", environment_id, run_id)
+    rows = await ask_owner(
+        engine, run_id, lambda owner: owner.store.fetch("list_attempts", environment_id, run_id), operator.not_
+    )
     return [
         AttemptView(
             row["number"], RunStatus(row["status"]), row["started_at"], row["finished_at"], read_json(row["error"])

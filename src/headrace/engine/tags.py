@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from headrace.engine.engine import Engine
+from headrace.engine.forwards import ask_owner
 from headrace.engine.outcomes import RunMissing
 from headrace.engine.rows import read_json
 from headrace.errors import ConfigurationError
@@ -34,7 +35,10 @@ TagsAnswer = TagsAdded | TagsRefused | RunMissing
 
 async def add_tags(engine: Engine, environment_id: int, run_id: UUID, tags: Sequence[str]) -> TagsAnswer:
     """Gives a run tags beside those that it has, whatever its status: all of them, or none."""
-    engine = engine.at(run_id)
+    return await ask_owner(engine, run_id, lambda owner: _add_there(owner, environment_id, run_id, tags))
+
+
+async def _add_there(engine: Engine, environment_id: int, run_id: UUID, tags: Sequence[str]) -> TagsAnswer:
     answer, is_queued = await engine.store.run_plan(_add(environment_id, run_id, tags))
     if is_queued:  # a claim may have stepped over it
         engine.notices.runs_ready(environment_id)

@@ -7,6 +7,7 @@ before, and is seen, or after, and sees the point. Both lock the token before th
 
 from __future__ import annotations
 
+import operator
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from uuid import UUID
 from headrace.durations import Duration
 from headrace.engine.engine import Engine
 from headrace.engine.environments import Environment, read_environment
+from headrace.engine.forwards import ask_owner
 from headrace.engine.idempotency import REQUEST_SCOPE, KeyClaim, claim_keys, fingerprint_request, hash_key
 from headrace.engine.outcomes import JSON_TYPE, KeyConflict, Packet
 from headrace.engine.token_outcomes import (
@@ -119,7 +121,12 @@ async def complete_token(
     engine: Engine, environment_id: int, token_id: UUID, output: Packet
 ) -> TokenCompleted | TokenMissing:
     """Ends a token with an output in JSON, and wakes who waits for it. One that has ended stays as it is."""
-    engine = engine.at(token_id)
+    return await ask_owner(engine, token_id, lambda owner: _complete_there(owner, environment_id, token_id, output))
+
+
+async def _complete_there(
+    engine: Engine, environment_id: int, token_id: UUID, output: Packet
+) -> TokenCompleted | TokenMissing:
     answer = await engine.store.run_plan(end_token(environment_id, token_id, output))
     if isinstance(answer, TokenCompleted) and answer.won:
         engine.notices.runs_ready(environment_id)
@@ -154,15 +161,17 @@ def expire_tokens(limit: int = SWEEP_CHUNK) -> Plan[TokensExpired]:
 
 async def find_token(engine: Engine, environment_id: int, token_id: UUID) -> TokenView | None:
     """The token as it stands, or None where this environment has none with that id."""
-    engine = engine.at(token_id)
-    rows = await engine.store.fetch("find_token", environment_id, token_id)
+    rows = await ask_owner(
+        engine, token_id, lambda owner: owner.store.fetch("find_token", environment_id, token_id), operator.not_
+    )
     return _read_token(rows[0]) if rows else None
 
 
 async def find_token_environment(engine: Engine, token_id: UUID) -> Environment | None:
     """The environment that a token belongs to: for whoever comes with its id and a signature only."""
-    engine = engine.at(token_id)
-    rows = await engine.store.fetch("find_token_environment", token_id)
+    rows = await ask_owner(
+        engine, token_id, lambda owner: owner.store.fetch("find_token_environment", token_id), operator.not_
+    )
     return read_environment(rows[0]) if rows else None
 
 
