@@ -12,12 +12,12 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-import psycopg
 import pytest
 
 from headrace.ids import item_run_id, mint_batch_id
 from headrace.store.statements import load_sql
 from tests.conftest import execute_sql, with_database
+from tests.engine.generic_plans import explain_generic
 
 pytestmark = pytest.mark.anyio
 
@@ -181,7 +181,4 @@ async def test_idling_reads_no_runs(connection: asyncpg.Connection[Any]) -> None
 )
 def test_a_generic_plan_scans_no_table(seeded: tuple[str, UUID], name: str) -> None:
     """A prepared statement's plan for any arguments, which PostgreSQL turns to after a few executions."""
-    with psycopg.connect(seeded[0]) as connection:
-        row = connection.execute(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {load_sql(name)}".encode()).fetchone()
-    assert row is not None
-    assert_no_full_scan(list(walk(row[0][0]["Plan"])))
+    assert_no_full_scan(list(walk(explain_generic(seeded[0], name))))

