@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, Literal, TypeVar
@@ -66,6 +67,7 @@ class Stores(Generic[T]):
         self._all: list[tuple[StoreRecord, T]] = [(StoreRecord(HOME_STORE, "home", "", 1.0, "active"), home)]
         self._roots: list[T] = [home]
         self._weights: list[float] = []
+        self._silent: dict[str, float] = {}
         self._moved: dict[UUID, str] = {}
         self.changed = asyncio.Event()
         """Set when a store has come or gone, and then another one: taken before the stores are looked at, and waited for."""
@@ -151,9 +153,21 @@ class Stores(Generic[T]):
     async def _ask_each(
         self, stores: Sequence[tuple[StoreRecord, T]], ask: Callable[[T], Awaitable[R]]
     ) -> list[tuple[StoreRecord, R | BaseException]]:
-        asking = [answers_within(ask(one), self._patience) for _, one in stores]
+        asking = [self._ask(record.key, ask(one)) for record, one in stores]
         answers = await asyncio.gather(*asking, return_exceptions=True)
         return [(record, answer) for (record, _), answer in zip(stores, answers, strict=True)]
+
+    async def _ask(self, key: str, asking: Awaitable[R]) -> R:
+        """An answer within the patience. One that was silent just now is given little, or each question would wait for it."""
+        is_silent = self._silent.get(key, 0.0) > time.monotonic()
+        try:
+            answer = await answers_within(asking, self._patience / 10 if is_silent else self._patience)
+        except TimeoutError:
+            if not is_silent:
+                self._silent[key] = time.monotonic() + 2 * self._patience
+            raise
+        self._silent.pop(key, None)
+        return answer
 
 
 def _sort_answers(answers: Sequence[tuple[StoreRecord, R | BaseException]]) -> Gathered[R]:
