@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from headrace.ids import HOME_STORE
 from headrace.queues import TASK_PREFIX, Queue
 from headrace.settings import Settings
 from headrace.store.statements import Plan, query
+from headrace.timeouts import answers_within
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,8 @@ async def register_worker(
         )
     await count_again(engine, environment.id, changed)
     if engine.key == HOME_STORE:
-        await spread_control(engine)
+        with suppress(TimeoutError):  # the lease runs already: a store that is away gets it when it is back
+            await answers_within(spread_control(engine), engine.settings.lease / 4)
     return WorkerLease(worker_id, environment.id, version)
 
 
