@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from headrace.logs import get_logger
 from headrace.payloads import PayloadStoreError
+from headrace.store.store import HOME_NAME, find_store_name
 
 log = get_logger("headrace.api")
 
@@ -77,6 +78,14 @@ def answer_unavailable(message: str) -> Response:
     return answer_error(503, message, {"x-should-retry": "true", "retry-after": str(RETRY_AFTER)})
 
 
+def _describe_unavailable(error: BaseException) -> str:
+    """Of a store other than home it says which: what the others own can be asked for."""
+    name = find_store_name(error)
+    if name is None or name == HOME_NAME:
+        return "The database is not available"
+    return f"The store {name} is not available: what it owns can't be reached now"
+
+
 def answer_exception(error: BaseException, path: str) -> Response:
     """The response for whatever a route raised; what nobody foresaw is logged with its stack and answered 500."""
     match error:
@@ -91,7 +100,7 @@ def answer_exception(error: BaseException, path: str) -> Response:
             return answer_unavailable("The server is shutting down")
         case _ if isinstance(error, _UNAVAILABLE):
             log.warning("database_unavailable", path=path, error=repr(error))
-            return answer_unavailable("The database is not available")
+            return answer_unavailable(_describe_unavailable(error))
         case _:
             log.error("request_failed", path=path, exc_info=error)
             return answer_error(500, "Internal Server Error")

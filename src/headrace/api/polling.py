@@ -8,11 +8,11 @@ from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
 from headrace.api import limits
-from headrace.api.routing import Call
+from headrace.api.routing import LONGEST_WAIT, Call
 
 T = TypeVar("T")
 
-MAX_WAIT: Final = 30.0
+MAX_WAIT: Final = LONGEST_WAIT
 """Longest wait in seconds; who asks for more gets this much and asks again."""
 
 

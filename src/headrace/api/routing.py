@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,8 +25,11 @@ from headrace.api.authentication import authenticate, require_authorization
 from headrace.api.callers import Caller
 from headrace.api.errors import answer_error, answer_exception
 from headrace.engine.engine import Engine
+from headrace.ids import parse_batch_id, parse_run_id, parse_token_id
 from headrace.protocol.openapi import Operation
 from headrace.settings import Settings
+from headrace.store.store import name_store
+from headrace.timeouts import answers_within
 
 EXPOSED_HEADERS: Final = ("x-trigger-jwt", "x-trigger-jwt-claims", "x-should-retry", "retry-after", "x-ratelimit-reset")
 
@@ -64,6 +67,11 @@ class Call:
         return str(self.request.path_params[name])
 
 
+LONGEST_WAIT: Final = 30.0
+"""Longest wait of a long poll, in seconds."""
+
+_READS: Final = ("GET", "HEAD")
+
 Handler = Callable[[Call], Awaitable[Response]]
 Limit = Callable[[Settings], int]
 Identify = Callable[[Engine, Request], Awaitable[Caller]]
@@ -83,6 +91,15 @@ class Endpoint:
     precheck: Callable[[Request], Response | None] | None = None
     wrong_method: str = "Method not allowed"
     identify: Identify = authenticate
+
+
+def find_owner(engine: Engine, texts: Iterable[object]) -> Engine:
+    """That of the store which owns what a path names; home's, where it names nothing that a store owns."""
+    for text in texts:
+        for parse in (parse_run_id, parse_batch_id, parse_token_id):
+            if (found := parse(str(text))) is not None:
+                return engine.at(found)
+    return engine.home
 
 
 def build_routes(engine: Engine, stopping: asyncio.Event, endpoints: Sequence[Endpoint]) -> list[Route]:
@@ -142,4 +159,15 @@ class _PathApp:
         structlog.contextvars.bind_contextvars(environment=caller.environment.slug)
         if endpoint.max_body is not None:
             limits.check_content_length(request, endpoint.max_body(self._engine.settings))
-        return await endpoint.handle(Call(self._engine, request, caller, self._stopping))
+        handling = endpoint.handle(Call(self._engine, request, caller, self._stopping))
+        owner = find_owner(self._engine, request.path_params.values())
+        if owner is self._engine.home or (endpoint.max_body is None and request.method not in _READS):
+            return await handling
+        # a store that is silent is answered for: with several, one of them holds up nobody for long
+        patience = self._engine.settings.store_patience
+        waits = request.method not in _READS or "wait" in request.query_params
+        try:
+            return await answers_within(handling, patience + LONGEST_WAIT if waits else patience)
+        except TimeoutError as error:
+            name_store(error, owner.name)
+            raise

@@ -205,7 +205,7 @@ class Engine:
         settings = replace(self.settings, database_url=record.url, listen_url=listen_url, stores="", stores_listen="")
         # one that is away now must not keep this process from starting: it is looked at when a connection is made
         connect = expect_store(record.name, record.url, record.key, self.fleet)
-        store = await Store.open(settings, lazily=True, connect=connect)
+        store = await Store.open(settings, lazily=True, name=record.name, connect=connect)
         opened = Engine(
             store,
             self.payloads,

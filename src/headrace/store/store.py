@@ -32,6 +32,11 @@ DATABASE_ERRORS: Final = (
 """What a call may raise while the database is away, restarts, or refuses a statement."""
 
 
+HOME_NAME: Final = "home"
+"""What the home store is called."""
+
+_NAMED: Final = "store: "
+
 _CANCEL_SECONDS: Final = 2.0
 """How long a server has to say that it has broken a statement off."""
 
@@ -50,12 +55,25 @@ class FreeConnection(asyncpg.Connection):
             self.terminate()
 
 
+def name_store(error: BaseException, name: str) -> None:
+    """Notes in an error of a database which store it comes from, unless that is known."""
+    if find_store_name(error) is None:
+        error.add_note(_NAMED + name)
+
+
+def find_store_name(error: BaseException) -> str | None:
+    """The name of the store that an error comes from; None where it says none."""
+    notes: list[str] = getattr(error, "__notes__", [])
+    return next((note.removeprefix(_NAMED) for note in notes if note.startswith(_NAMED)), None)
+
+
 class Store:
     """A pool on one database: ``store = await Store.open(settings)``, then ``await store.close()``."""
 
-    def __init__(self, pool: asyncpg.Pool[Any], *, pooled: bool) -> None:
+    def __init__(self, pool: asyncpg.Pool[Any], *, pooled: bool, name: str = HOME_NAME) -> None:
         self._pool = pool
         self._pooled = pooled
+        self._name = name
 
     @classmethod
     async def open(
@@ -63,6 +81,7 @@ class Store:
         settings: Settings,
         *,
         lazily: bool = False,
+        name: str = HOME_NAME,
         connect: Callable[..., CoroutineType[Any, Any, Any]] | None = None,
     ) -> Store:
         """Connects, or ``lazily`` does so at the first statement. Raises ConfigurationError where no database is named or
@@ -90,7 +109,7 @@ class Store:
                 f"PostgreSQL can't be reached with HEADRACE_DATABASE_URL: {told}. Check that the server runs and that "
                 "user, password, host and database are right; `headrace doctor` looks closer."
             ) from error
-        return cls(pool, pooled=pooled)
+        return cls(pool, pooled=pooled, name=name)
 
     async def close(self) -> None:
         """Ends all connections, by force those that don't end within five seconds."""
@@ -103,12 +122,16 @@ class Store:
     @asynccontextmanager
     async def connect(self) -> AsyncGenerator[Any]:
         """A connection of the pool (asyncpg), for what needs several transactions or none."""
-        async with self._pool.acquire() as connection:
-            try:
-                yield connection
-            except asyncpg.InternalClientError:
-                connection.terminate()  # it is out of step with the server, as after a kill: nobody may be handed it again
-                raise
+        try:
+            async with self._pool.acquire() as connection:
+                try:
+                    yield connection
+                except asyncpg.InternalClientError:
+                    connection.terminate()  # it is out of step with the server, as after a kill: nobody may be handed it again
+                    raise
+        except DATABASE_ERRORS as error:
+            name_store(error, self._name)
+            raise
 
     async def fetch(self, name: str, *args: Any) -> list[Record]:
         """The rows of one statement, in a transaction of its own."""
