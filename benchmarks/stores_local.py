@@ -1,19 +1,22 @@
 """Measures what a store costs: drain, ingest, rest, small statements; and 1, 2 and 4 stores on one machine.
 
     python -m benchmarks.stores_local                 # a quarter of an hour; writes benchmarks/figures/stores.json
-    python -m benchmarks.stores_local --quick         # a minute: shows that it runs, says little; writes nothing
+    python -m benchmarks.stores_local --quick         # two minutes: shows that it runs, says little; writes nothing
 
-Each store is a PostgreSQL cluster of its own (the embedded one), with a worker process of its own. All of them share the
-machine's cores with each other and with whatever else runs, so CPU time is taken beside the rates: what a run costs in CPU
-seconds hardly depends on who else is there, a rate does. How many cores others used meanwhile stands beside each figure, and
-of ``--tries`` measures of each kind the three count during which others used the least.
-``benchmarks/stores_model.py`` predicts the rates of 2 and 4 stores from the figures of one, and is compared here.
+Each store is a PostgreSQL cluster of its own (the embedded one); an installation of N stores has N worker processes, each of
+which works for all stores. All of them share the machine's cores with each other and with whatever else runs, so CPU time is
+taken beside the rates: what a run costs in CPU seconds hardly depends on who else is there, a rate does. How many cores others
+used meanwhile stands beside each figure, and of ``--tries`` measures of each kind the three count during which others used the
+least. On a machine that never rests, ``--bench`` takes the rates of one store from the output of ``headrace bench --json``.
+
+``benchmarks/stores_model.py`` predicts the rates of 1, 2 and 4 stores from the figures of one, and is compared here.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import statistics
 import sys
@@ -22,9 +25,9 @@ import threading
 import time
 import uuid
 from bisect import bisect_left
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,7 +38,7 @@ from benchmarks.stores_model import Figures, predict_shared_drain
 from headrace.bench.database import await_true, connected, empty_database
 from headrace.bench.ingest import make_body, stream_batch
 from headrace.bench.processes import running_server, running_worker
-from headrace.store.embedded import EmbeddedPostgres
+from headrace.store.embedded import DATABASE, EmbeddedPostgres
 from headrace.store.migrate import migrate_database
 
 FIGURES: Final = Path(__file__).with_name("figures") / "stores.json"
@@ -69,10 +72,29 @@ ON CONFLICT (environment_id, task, key) DO NOTHING
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A PostgreSQL of its own, migrated."""
+    """A PostgreSQL of its own."""
 
     url: str
     pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """A home store and others: a database in each of the first so many clusters."""
+
+    urls: tuple[str, ...]
+    pids: tuple[int, ...]
+
+    @property
+    def home(self) -> str:
+        """The URL of the home store."""
+        return self.urls[0]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its processes are told beside the URL of home."""
+        stores = ",".join(f"s{number}={url}" for number, url in enumerate(self.urls[1:], 1))
+        return {"HEADRACE_STORES": stores, "HEADRACE_STORE_GRACE": "0"} if stores else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +177,9 @@ def main() -> int:
     parser.add_argument("--tries", type=int, default=_KEPT, help="measures of each kind")
     parser.add_argument("--quiet-cores", type=float, default=0.3, help="measure when others use less than this")
     parser.add_argument("--patience", type=float, default=120, help="seconds to wait for that, a measure")
+    parser.add_argument(
+        "--bench", type=Path, help="take the rates of one store from this output of headrace bench --json"
+    )
     parser.add_argument("--out", type=Path, default=FIGURES)
     options = parser.parse_args()
     part, tries = (_QUICK, 1) if options.quick else (1, options.tries)
@@ -166,9 +191,18 @@ def main() -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hr-stores-", ignore_cleanup_errors=True)))
         clusters = [stack.enter_context(running_cluster(folder / str(number))) for number in range(max(_COUNTS))]
-        figures, drains = measure_all(clusters, part, tries, calm)
+        installations = {count: make_installation(clusters[:count]) for count in _COUNTS}
+        figures, drains = measure_all(installations, part, tries, calm)
+    if options.bench:
+        bench = json.loads(options.bench.read_text(encoding="utf-8"))
+        figures = replace(
+            figures,
+            drain_runs_per_s=bench["drain_runs_per_s"],
+            drain_others_cores=0.0,
+            ingest_items_per_s=bench["ingest_http_items_per_s"],
+        )
     told = {"figures": asdict(figures), "drains": [asdict(drain) for drain in drains]}
-    report(figures, drains)
+    sys.stdout.write(format_report(figures, drains) + "\n")
     if not options.quick:
         options.out.parent.mkdir(exist_ok=True)
         options.out.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
@@ -176,10 +210,10 @@ def main() -> int:
 
 
 def measure_all(
-    clusters: Sequence[Cluster], part: int, tries: int, calm: Callable[[], None]
+    installations: Mapping[int, Installation], part: int, tries: int, calm: Callable[[], None]
 ) -> tuple[Figures, list[Drain]]:
     """Every measure, the drains of 1, 2 and 4 stores in turn so that a slow minute falls on all of them alike."""
-    one = clusters[0]
+    one, most = installations[1], installations[max(installations)]
     progress("ingest over HTTP")
     ingests: list[tuple[float, Use]] = []
     for _ in range(tries):
@@ -188,25 +222,25 @@ def measure_all(
         progress(f"  {ingests[-1]}")
     ingests = sorted(ingests, key=lambda one: _others(one[1]))[:_KEPT]
     progress("a worker and a server at rest")
-    rest_seconds = _IDLE_SECONDS / min(part, 3)
+    seconds = _IDLE_SECONDS / part
     calm()
-    worker, worker_connections = measure_rest(one, rest_seconds, server=False)
-    server, server_connections = measure_rest(one, rest_seconds, server=True)
-    progress(f"  {worker} {worker_connections} {server} {server_connections}")
+    worker = measure_rest(one, most, seconds, server=False)
+    server = measure_rest(one, most, seconds, server=True)
+    progress(f"  {worker} {server}")
     progress("small statements")
     calm()
-    reads = _run(measure_reads(one, _READS // part))
+    reads = _run(measure_reads(one.home, _READS // part))
     claims = _run(measure_claims(one, _CLAIMS // part))
-    drains: list[Drain] = []
     progress(f"  {reads} {claims}")
+    drains: list[Drain] = []
     for turn in range(tries):
-        for count in _COUNTS:
+        for count, installation in installations.items():
             progress(f"drain of {count} store{'s' * (count > 1)}, {turn + 1} of {tries}")
-            drains.append(measure_drain(clusters[:count], _DRAIN_RUNS // part, calm))
+            drains.append(measure_drain(installation, _DRAIN_RUNS // part, calm))
             progress(f"  {drains[-1]}")
     drains = [
         drain
-        for count in _COUNTS
+        for count in installations
         for drain in sorted((one for one in drains if one.stores == count), key=lambda one: one.others_cores)[:_KEPT]
     ]
     alone = [drain for drain in drains if drain.stores == 1]
@@ -220,12 +254,10 @@ def measure_all(
         ingest_items_per_s=_median(rate for rate, _ in ingests),
         ingest_server_cpu_us=_median(use.headrace / items * 1e6 for _, use in ingests),
         ingest_store_cpu_us=_median(use.postgres / items * 1e6 for _, use in ingests),
-        idle_worker_cpu_ms_per_s=round(worker.headrace / worker.at * 1e3, 3),
-        idle_worker_store_cpu_ms_per_s=round(worker.postgres / worker.at * 1e3, 3),
-        idle_server_cpu_ms_per_s=round(server.headrace / server.at * 1e3, 3),
-        idle_server_store_cpu_ms_per_s=round(server.postgres / server.at * 1e3, 3),
-        worker_connections=worker_connections,
-        server_connections=server_connections,
+        idle_worker_cpu_ms_per_s=worker.process_ms,
+        idle_worker_store_cpu_ms_per_s=worker.store_ms,
+        idle_server_cpu_ms_per_s=server.process_ms,
+        idle_server_store_cpu_ms_per_s=server.store_ms,
         read_client_cpu_us=round(reads.headrace * 1e6, 1),
         read_store_cpu_us=round(reads.postgres * 1e6, 1),
         key_claims_per_s=round(claims.at),
@@ -234,26 +266,24 @@ def measure_all(
     return figures, drains
 
 
-def measure_drain(clusters: Sequence[Cluster], runs: int, calm: Callable[[], None]) -> Drain:
-    """Runs a second of one worker process a store, and what a run cost."""
-    for cluster in clusters:
-        _run(empty_database(cluster.url))
-        with running_server(cluster.url) as (url, _):
-            stream_batch(url, runs, make_body(runs))
+def measure_drain(installation: Installation, runs: int, calm: Callable[[], None]) -> Drain:
+    """Runs a second of as many worker processes as there are stores, ``runs`` in each store, and what a run cost."""
+    urls = installation.urls
+    fill_stores(installation, runs)
     calm()
     with ExitStack() as stack:
-        workers = [stack.enter_context(running_worker(cluster.url, concurrency=500)) for cluster in clusters]
-        watch = Watch([worker.pid for worker in workers], [cluster.pid for cluster in clusters])
+        workers = [stack.enter_context(running_worker(installation.home, 500, installation.environment)) for _ in urls]
+        watch = Watch([worker.pid for worker in workers], installation.pids)
         with watch:
-            _run(_gather(_await_drain(cluster.url) for cluster in clusters))
-        spans = _run(_gather(_read_span(cluster.url, runs) for cluster in clusters))
+            _run(_gather(_await_drain(url) for url in urls))
+        spans = _run(_gather(_read_span(url, runs) for url in urls))
         start, end = max(first for first, _ in spans), min(last for _, last in spans)
         if end <= start:
             raise RuntimeError("the stores did not drain at once: take more runs")
-        done = sum(_run(_gather(_count_finished(cluster.url, start, end) for cluster in clusters)))
+        done = sum(_run(_gather(_count_finished(url, start, end) for url in urls)))
     use = watch.between(start, end)
     return Drain(
-        stores=len(clusters),
+        stores=len(urls),
         runs_per_s=round(done / use.at),
         headrace_cpu_us=round(use.headrace / done * 1e6, 1),
         postgres_cpu_us=round(use.postgres / done * 1e6, 1),
@@ -261,13 +291,25 @@ def measure_drain(clusters: Sequence[Cluster], runs: int, calm: Callable[[], Non
     )
 
 
-def measure_ingest(cluster: Cluster, items: int) -> tuple[float, Use]:
+def fill_stores(installation: Installation, runs: int) -> None:
+    """As many runs in each store: a batch is where its root goes, and roots go to the only store that has a weight."""
+    body = make_body(runs)
+    for url in installation.urls:
+        _run(empty_database(url))
+    for number in range(len(installation.urls)):
+        _run(_weigh(installation.home, "home" if number == 0 else f"s{number}"))
+        with running_server(installation.home, installation.environment) as (url, _):
+            stream_batch(url, runs, body)
+    _run(_weigh(installation.home, None))
+
+
+def measure_ingest(installation: Installation, items: int) -> tuple[float, Use]:
     """Items a second of one stream over HTTP, and what all of them cost the server and PostgreSQL."""
-    _run(empty_database(cluster.url))
+    _run(empty_database(installation.home))
     body = make_body(items)
-    with running_server(cluster.url) as (url, pid):
+    with running_server(installation.home, installation.environment) as (url, pid):
         stream_batch(url, 5_000, make_body(5_000))
-        watch = Watch([pid], [cluster.pid])
+        watch = Watch([pid], installation.pids)
         with watch:
             start = time.time()
             stream_batch(url, items, body)
@@ -275,24 +317,31 @@ def measure_ingest(cluster: Cluster, items: int) -> tuple[float, Use]:
     return round(items / (end - start)), watch.between(start, end)
 
 
-def measure_rest(cluster: Cluster, seconds: float, *, server: bool) -> tuple[Use, int]:
-    """What a process with nothing to do uses, its own and PostgreSQL's CPU time, and how many connections it holds."""
-    _run(empty_database(cluster.url))
-    nobody = _rest_use(None, cluster, seconds)  # PostgreSQL's own housekeeping is nobody's
-    with ExitStack() as stack:
-        if server:
-            _, pid = stack.enter_context(running_server(cluster.url))
-        else:
-            pid = stack.enter_context(running_worker(cluster.url, concurrency=100)).pid
-            _run(_await_worker(cluster.url))
-        use = _rest_use(pid, cluster, seconds)
-        connections = _run(_count_connections(cluster.url))
-    return Use(use.at, use.headrace, max(use.postgres - nobody.postgres, 0.0), use.all), connections
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """A process at rest: CPU milliseconds a second of its own for each store, and of a store's."""
+
+    process_ms: float
+    store_ms: float
 
 
-async def measure_reads(cluster: Cluster, reads: int) -> Use:
+def measure_rest(one: Installation, most: Installation, seconds: float, *, server: bool) -> Rest:
+    """What a process with nothing to do costs for each store that is there beside home.
+
+    Its own part is the difference of one store and all of them; a store's is that of one which is not home.
+    """
+    alone = _watch_rest(one, one.pids[0], seconds, server=server)
+    among = _watch_rest(most, most.pids[-1], seconds, server=server)
+    others = len(most.urls) - 1
+    return Rest(
+        process_ms=round((among.headrace - alone.headrace) / among.at / others * 1e3, 3),
+        store_ms=round(max(among.postgres, 0.0) / among.at * 1e3, 3),
+    )
+
+
+async def measure_reads(url: str, reads: int) -> Use:
     """CPU seconds of one small read by its primary key, as a process that rereads the registry makes it."""
-    async with connected(cluster.url) as connection:
+    async with connected(url) as connection:
         me, backend = psutil.Process(), psutil.Process(await connection.fetchval("SELECT pg_backend_pid()"))
         before = _used_by(me), _used_by(backend)
         for _ in range(reads):
@@ -301,13 +350,13 @@ async def measure_reads(cluster: Cluster, reads: int) -> Use:
     return Use(1.0, (after[0] - before[0]) / reads, (after[1] - before[1]) / reads, 0.0)
 
 
-async def measure_claims(cluster: Cluster, claims: int) -> Use:
+async def measure_claims(installation: Installation, claims: int) -> Use:
     """Claims of a key a second (``at``), each a commit, by ten connections; and the CPU seconds of one."""
-    async with connected(cluster.url) as connection:
+    async with connected(installation.home) as connection:
         await connection.execute(_KEYS_TABLE)
-    pool: asyncpg.Pool[Any] = await asyncpg.create_pool(cluster.url, min_size=_CLAIMERS, max_size=_CLAIMERS)
+    pool: asyncpg.Pool[Any] = await asyncpg.create_pool(installation.home, min_size=_CLAIMERS, max_size=_CLAIMERS)
     try:
-        postmaster = psutil.Process(cluster.pid)
+        postmaster = psutil.Process(installation.pids[0])
         before, started = _used_by(postmaster), time.perf_counter()
         await asyncio.gather(*(_claim_keys(pool, claims // _CLAIMERS) for _ in range(_CLAIMERS)))
         seconds, after = time.perf_counter() - started, _used_by(postmaster)
@@ -317,35 +366,50 @@ async def measure_claims(cluster: Cluster, claims: int) -> Use:
     return Use(claims / seconds, 0.0, (after - before) / claims, 0.0)
 
 
-def report(figures: Figures, drains: Sequence[Drain]) -> None:
-    """The figures, and measured beside predicted drains."""
-    for name, value in asdict(figures).items():
-        sys.stdout.write(f"{name:32} {value:g}\n")
-    sys.stdout.write(f"\n{'stores':>6} {'measured/s':>11} {'predicted/s':>11} {'error':>7} {'others, cores':>14}\n")
-    for count in _COUNTS:
+def format_report(figures: Figures, drains: Sequence[Drain]) -> str:
+    """The figures, and measured beside predicted drains, in Markdown."""
+    lines = [f"{name:32} {value:g}" for name, value in asdict(figures).items()]
+    lines += [
+        "",
+        "| Stores | Cores that others used | Measured, runs/s | Predicted | Error | CPU time of a run |",
+        "|---:|---:|---:|---:|---:|---:|",
+    ]
+    for count in sorted({drain.stores for drain in drains}):
         of_count = [drain for drain in drains if drain.stores == count]
-        rate, others = (
-            _median(drain.runs_per_s for drain in of_count),
-            _median(drain.others_cores for drain in of_count),
-        )
+        rate = _median(drain.runs_per_s for drain in of_count)
+        others = _median(drain.others_cores for drain in of_count)
+        cost = _median(drain.headrace_cpu_us + drain.postgres_cpu_us for drain in of_count)
         predicted = predict_shared_drain(figures, count, others_cores=others)
-        sys.stdout.write(f"{count:6} {rate:11.0f} {predicted:11.0f} {predicted / rate - 1:+7.1%} {others:14.2f}\n")
+        lines.append(
+            f"| {count} | {others:.2f} | {rate:,.0f} | {predicted:,.0f} | {predicted / rate - 1:+.0%} | {cost:.0f} \u00b5s |"
+        )
+    return "\n".join(lines)
 
 
 @contextmanager
 def running_cluster(folder: Path) -> Generator[Cluster]:
-    """A migrated database on a PostgreSQL of its own."""
+    """A PostgreSQL of its own."""
     server = EmbeddedPostgres(folder)
     try:
         url = server.start()
         if server.pid is None:
             raise RuntimeError(f"the PostgreSQL in {folder} did not start")
-        _run(migrate_database(url))
-        with running_server(url):  # its first start makes the key
-            pass
         yield Cluster(url, server.pid)
     finally:
         server.stop()
+
+
+def make_installation(clusters: Sequence[Cluster]) -> Installation:
+    """A database for it in each of the clusters, migrated; its first server registers the stores and makes the key."""
+    name = f"headrace_{len(clusters)}"
+    urls = [cluster.url.replace(f"/{DATABASE}?", f"/{name}?") for cluster in clusters]
+    for cluster, url in zip(clusters, urls, strict=True):
+        _run(_make_database(cluster.url, name))
+        _run(migrate_database(url))
+    installation = Installation(tuple(urls), tuple(cluster.pid for cluster in clusters))
+    with running_server(installation.home, installation.environment):
+        pass
+    return installation
 
 
 def progress(what: str) -> None:
@@ -355,15 +419,17 @@ def progress(what: str) -> None:
 
 def _used_by(process: psutil.Process) -> float:
     """CPU seconds of a process, its children, and those of its children that have ended."""
-    times = process.cpu_times()
-    used = times.user + times.system + times.children_user + times.children_system
-    for child in process.children():
-        try:
-            its = child.cpu_times()
-        except psutil.NoSuchProcess:  # ended just now: its parent counts it from now on
-            continue
-        used += its.user + its.system
-    return used
+    ended = process.cpu_times()
+    return ended.children_user + ended.children_system + sum(map(_run_time, [process, *process.children()]))
+
+
+def _run_time(process: psutil.Process) -> float:
+    """CPU seconds of the threads of a process, to the nanosecond: processes at rest use less than a tick at a time."""
+    used = 0
+    for path in Path(f"/proc/{process.pid}/task").glob("*/schedstat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            used += int(path.read_text(encoding="ascii").split()[0])
+    return used / 1e9
 
 
 def _others(use: Use) -> float:
@@ -371,9 +437,24 @@ def _others(use: Use) -> float:
     return (use.all - use.headrace - use.postgres) / use.at
 
 
-def _rest_use(pid: int | None, cluster: Cluster, seconds: float) -> Use:
+def _watch_rest(installation: Installation, postgres: int, seconds: float, *, server: bool) -> Use:
+    """What a process at rest and one store's PostgreSQL use, less what that uses by itself."""
+    for url in installation.urls:
+        _run(empty_database(url))
+    nobody = _watch_for(None, postgres, seconds)
+    with ExitStack() as stack:
+        if server:
+            _, pid = stack.enter_context(running_server(installation.home, installation.environment))
+        else:
+            pid = stack.enter_context(running_worker(installation.home, 100, installation.environment)).pid
+            _run(_gather(_await_worker(url) for url in installation.urls))
+        use = _watch_for(pid, postgres, seconds)
+    return Use(use.at, use.headrace, use.postgres - nobody.postgres, use.all)
+
+
+def _watch_for(pid: int | None, postgres: int, seconds: float) -> Use:
     time.sleep(_SETTLE_SECONDS)
-    watch = Watch([] if pid is None else [pid], [cluster.pid])
+    watch = Watch([] if pid is None else [pid], [postgres])
     with watch:
         start = time.time()
         time.sleep(seconds)
@@ -389,6 +470,16 @@ def _await_quiet(cores: float, patience: float) -> None:
         if psutil.cpu_percent() / 100 * (psutil.cpu_count() or 1) < cores:
             return
     progress("the machine does not come to rest: measured beside what runs")
+
+
+async def _make_database(url: str, name: str) -> None:
+    async with connected(url) as connection:
+        await connection.execute(f"CREATE DATABASE {name}")
+
+
+async def _weigh(home: str, only: str | None) -> None:
+    async with connected(home) as connection:
+        await connection.execute("UPDATE headrace.stores SET weight = ($1::text IS NULL OR name = $1)::integer", only)
 
 
 async def _await_drain(url: str) -> None:
@@ -419,14 +510,6 @@ async def _count_finished(url: str, start: float, end: float) -> int:
             "SELECT count(*) FROM headrace.runs WHERE finished_at BETWEEN to_timestamp($1) AND to_timestamp($2)",
             start,
             end,
-        )
-
-
-async def _count_connections(url: str) -> int:
-    async with connected(url) as connection:
-        return await connection.fetchval(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            " AND backend_type = 'client backend'"
         )
 
 

@@ -65,9 +65,6 @@ class Figures:
     """... and what it costs that store's PostgreSQL."""
     idle_server_cpu_ms_per_s: float
     idle_server_store_cpu_ms_per_s: float
-    worker_connections: int
-    """Connections of a worker at rest to each store, its listening one among them."""
-    server_connections: int
     read_client_cpu_us: float
     read_store_cpu_us: float
     key_claims_per_s: float
@@ -154,7 +151,7 @@ def list_parts(figures: Figures, fleet: Fleet) -> tuple[Part, ...]:
     # with one store nobody asks for others, and a key is in the statement that makes the run
     polls = fleet.processes * REGISTRY_READS_PER_S * figures.read_store_cpu_us if many else 0.0
     claims = fleet.keyed / figures.key_claims_per_s if many else 0.0
-    crowded = count_connections(figures, fleet) > fleet.max_connections
+    crowded = count_connections(fleet) > fleet.max_connections
     parts = [
         Part(HOME, at_rest + polls / (1e6 * fleet.store_cores), share * life + claims),
         Part(
@@ -180,12 +177,12 @@ def store_seconds(figures: Figures) -> float:
     return 1 / figures.ingest_items_per_s + 1 / figures.drain_runs_per_s
 
 
-def count_connections(figures: Figures, fleet: Fleet) -> int:
+def count_connections(fleet: Fleet) -> int:
     """Connections to one store's PostgreSQL at most: every process may fill its pool there, and listens on one more."""
     processes = fleet.processes
     if fleet.pooled:
         return processes + fleet.pooler_connections
-    return processes * max(fleet.pool_size + 1, figures.worker_connections, figures.server_connections)
+    return processes * (fleet.pool_size + 1)
 
 
 def size_fleet(figures: Figures, fleet: Fleet, *, spare: float = 0.2) -> Fleet:
@@ -212,22 +209,22 @@ def find_largest_cell(figures: Figures, fleet: Fleet) -> int:
     fitting = [
         stores
         for stores in range(1, MOST_STORES + 1)
-        if count_connections(figures, size_fleet(figures, replace(fleet, stores=stores))) <= fleet.max_connections
+        if count_connections(size_fleet(figures, replace(fleet, stores=stores))) <= fleet.max_connections
     ]
     return max(fitting, default=1)
 
 
 def predict_shared_drain(
-    figures: Figures, stores: int, *, cores: float | None = None, others_cores: float = 0.0
+    figures: Figures, stores: int, *, workers: int | None = None, others_cores: float = 0.0
 ) -> float:
-    """Runs a second of so many stores, each with a worker of its own, that share one machine's cores.
+    """Runs a second of so many stores that share one machine's cores, each with a worker of its own unless ``workers`` says.
 
-    As many times as much as one, until the CPU time that a run takes (worker and PostgreSQL) has filled the cores that
-    others leave.
+    As many times as much as one, until a worker's CPU time has filled its core, or that of workers and PostgreSQL together
+    the cores that others leave.
     """
-    free = (figures.cores if cores is None else cores) - others_cores
-    together = free * 1e6 / (figures.drain_worker_cpu_us + figures.drain_store_cpu_us)
-    return min(stores * figures.drain_runs_per_s, together)
+    by_workers = (stores if workers is None else workers) * 1e6 / figures.drain_worker_cpu_us
+    together = (figures.cores - others_cores) * 1e6 / (figures.drain_worker_cpu_us + figures.drain_store_cpu_us)
+    return min(stores * figures.drain_runs_per_s, by_workers, together)
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,20 +303,20 @@ class _Simulation:
     def step(self, number: int, tick: float, offered: float, absent: set[int]) -> Tick:
         """One tick, its stages in the order of a run's life."""
         for store, credit in enumerate(self._seconds):
-            # in lives of a run: what is left is then less than one, as of every credit
-            credit.add(0.0 if store in absent else self._free[store] * tick / self._life)
+            # in lives of a run, so that what is left of one is less than one, as of every credit
+            if store in absent:
+                credit.left = 0.0
+            else:
+                credit.add(self._free[store] * tick / self._life)
         self._workers.add(self._workers_rate * tick)
         self._servers.add(self._servers_rate * tick)
         self._arrive(offered)
         self._claim_keys()
         self._mint(absent)
         turns = [(number + turn) % self._fleet.stores for turn in range(self._fleet.stores)]  # no store is always last
-        for store in turns:
-            if store not in absent:
-                self._ingest(store)
-        for store in turns:
-            if store not in absent:
-                self._drain(store)
+        for stage in (self._ingest, self._drain):
+            for store in turns:
+                stage(store)
         storing = sum(self._storing) + self._unminted
         return Tick((number + 1) * tick, self._arrived, self._claiming, storing, tuple(self._ready), self._done)
 
@@ -417,7 +414,7 @@ def format_table(figures: Figures, fleet: Fleet, stores: Sequence[int], *, cell:
         worker = next(part for part in limits[0].parts if part.name == WORKER)
         lines.append(
             f"| {count:,} | {len(cells)} | {fleets[0].workers:,} | {fleets[0].servers:,}"
-            f" | {count_connections(figures, fleets[0]):,} | {sum(one.runs_per_s for one in limits):,.0f}"
+            f" | {count_connections(fleets[0]):,} | {sum(one.runs_per_s for one in limits):,.0f}"
             f" | {limits[0].first} | {worker.fixed:.1%} |"
         )
     return "\n".join(lines)

@@ -25,6 +25,7 @@ yaml = pytest.importorskip("yaml", reason="installed by `make test`")
 ROOT = Path(__file__).parent.parent.parent
 CHART = ROOT / "deploy" / "helm" / "headrace"
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
+SCALE = ROOT / "docs" / "explanation" / "scale.md"
 
 LEAST: dict[str, Any] = {
     "image": {"repository": "example/shop", "tag": "1.2"},
@@ -349,6 +350,13 @@ def test_no_url_of_a_database_can_be_given_as_a_value(full):
             if "valueFrom" in one and not one["valueFrom"]["secretKeyRef"].get("optional")
         ]
         assert needed == ["HEADRACE_DATABASE_URL"]
+
+
+def test_the_values_of_the_docs_are_rendered():
+    [text] = re.findall(r"^```yaml\n(.*?)^```$", SCALE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    values = yaml.safe_load(text)
+    assert set(of_kind(render(values), "Deployment")) == {"server", "worker-default", "worker-images"}
+    assert set(of_kind(render(values), "ScaledObject")) == {"worker-images"}
 
 
 def test_every_value_is_used_and_every_value_that_is_used_is_there():
