@@ -178,9 +178,12 @@ class Notices:
                 self.listening = True
                 for _, told in self._heeding:  # nobody listened until now
                     told(0)
-                while True:  # a connection can die without a word: a round trip now and then notices
-                    await asyncio.sleep(_PROBE_INTERVAL)
+                broken = asyncio.Event()
+                connection.add_termination_listener(lambda _, broken=broken: broken.set())
+                # a connection can die without a word: a round trip now and then notices
+                while not await happens_within(broken, _PROBE_INTERVAL):
                     await connection.execute("SELECT 1", timeout=10)
+                _log.warning("hints are off, polling goes on", error="the connection was closed")
             except DATABASE_ERRORS as error:
                 _log.warning("hints are off, polling goes on", error=str(error))
             finally:
