@@ -205,7 +205,7 @@ async def test_a_store_that_is_away_is_left_out_and_named(brittle: BrittleFleet,
     brittle.server.freeze() if how == "frozen" else brittle.server.kill()
     began = time.monotonic()
     page = await list_runs(home, 1, RunFilter(), limit=3)
-    assert time.monotonic() - began < PATIENCE + 3.0
+    assert time.monotonic() - began < 10 * PATIENCE
     assert ([run.id for run in page.runs], page.missing) == (mine[:3], ["s2"])
     assert page.older == mine[2]
     told = await tokens.list_tokens(home, 1, TokenFilter())

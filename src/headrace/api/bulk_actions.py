@@ -126,6 +126,7 @@ def _view_action(action: BulkAction) -> wire.BulkAction:
         selecting=not action.selected and action.completed_at is None,
         name=action.name or UNSET,
         completed_at=views.format_time(action.completed_at) if action.completed_at else UNSET,
+        warnings=[f"store {name} does not answer: its part is as it was seen last" for name in action.missing] or UNSET,
     )
 
 

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from headrace.cli.connection import open_client, told_when_missing
 from headrace.cli.options import ApiKey, ApiUrl, Json
 from headrace.cli.outcome import FAILED, OK, USAGE, CommandError
-from headrace.cli.output import err, print_fields, print_json, print_next_page, print_table
+from headrace.cli.output import err, print_fields, print_json, print_next_page, print_table, print_warnings
 from headrace.cli.run_filter_options import RunFilterOptions, list_filters
 from headrace.errors import ConfigurationError
 from headrace.sdk import Client
@@ -154,6 +154,7 @@ def _watch(client: Client, action_id: str) -> dict[str, Any]:
 
 def _tell(action: dict[str, Any], *, json: bool, judge: bool = False) -> int:
     counts = action["counts"]
+    print_warnings(action)
     if json:
         print_json(action)
     else:

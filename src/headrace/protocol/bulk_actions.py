@@ -76,6 +76,8 @@ class BulkAction(Struct, frozen=True, rename="camel", kw_only=True):
     selecting: bool
     name: str | UnsetType = UNSET
     completed_at: str | UnsetType = UNSET
+    warnings: list[str] | UnsetType = UNSET
+    """(Ours) Of which stores the counts are not as they are now: there only where one does not answer."""
 
 
 class BulkPagination(Struct, frozen=True):
