@@ -27,6 +27,7 @@ from headrace.logs import get_logger
 from headrace.store.router import Stores
 from headrace.store.statements import Plan, Record, query
 from headrace.store.store import DATABASE_ERRORS, run_plan_on
+from headrace.timeouts import answers_within
 
 _REST: Final = 2.0
 """Seconds in which a store that did not answer is not asked again: lanes without limits are not to wait for it each time."""
@@ -37,8 +38,10 @@ _BUSY_REST: Final = 0.2
 _PATIENCE: Final = 1.0
 """So long a claim waits for an answer or a lock of another store, or less where ``store_patience`` is."""
 
-_YIELDS: Final = 0.3
-"""So long a worker leaves a limit to a store whose turn it is. It is woken, and takes a few milliseconds."""
+_LOOKS_AGAIN: Final = 0.05
+"""After so long a worker looks again at a limit that it left to another store, which is woken and takes milliseconds."""
+
+_NEVER: Final = float("inf")
 
 _encode: Final = msgspec.json.Encoder().encode
 _log: Final = get_logger("headrace.limits")
@@ -55,7 +58,7 @@ class _AwayError(Exception):
 
 
 class _BusyError(Exception):
-    """Somebody else holds a limit, for longer than a claim waits."""
+    """Somebody else holds a limit for longer than a claim waits, or the stores do not agree yet what the limits are."""
 
 
 @dataclass(slots=True)
@@ -121,22 +124,42 @@ class _Claim:
 
     async def make(self) -> list[Record]:
         others = [one for one in self.engine.stores.all() if one is not self.engine]
-        async with _open_all(others) as connections, self.engine.store.connect() as own:
-            connections[self.engine.key] = (self.engine, own)
+        async with _open_all(others, self._patience) as sessions, self.engine.store.connect() as own:
+            sessions[self.engine.key] = here = _Session(self.engine, own, AsyncExitStack())
             async with own.transaction():
-                for _, (one, connection) in sorted(connections.items()):  # whoever waits for one holds none behind it
-                    await self._ask(one, connection, self._hold(one))
-                used = await self._count(connections)
-                left_over = self._find_left_over(used)
-                counts = _add_up(used, [name for name in self.names if name not in left_over], self.engine)
-                rows = await self._claim(own, counts)
+                for _, session in sorted(sessions.items()):  # whoever waits for one holds none that comes after it
+                    await session.ask(self._hold(session.engine))
+                used = await self._count(sessions)
+                rows, left_over = await self._share(here, used)
                 if rows:  # else the lease is over, and nobody wants anything
-                    await run_plan_on(own, self._note(rows, left_over))
+                    await here.ask(self._note(rows, left_over))
         if left_over:
-            self.turns.again_in = _YIELDS / 2
+            self.turns.again_in = _LOOKS_AGAIN
             for one in {one.key: one for owners in left_over.values() for one in owners}.values():
                 one.notices.runs_ready(self.environment_id)
         return rows
+
+    async def _share(
+        self, here: _Session, used: Mapping[str, Sequence[Record]]
+    ) -> tuple[list[Record], dict[str, list[Engine]]]:
+        """The claim; and the limits under which it could have taken something that it left to the stores named."""
+        due = self._find_due(used)
+        counts = _add_up(used, self.names, self.engine)
+        if not due:
+            return await here.ask(self.make_claim(counts)), {}
+        trial = here.connection.transaction()
+        await trial.start()
+        rows = await here.ask(self.make_claim(counts))
+        left_over = {name: due[name] for name in self._find_taken(rows) if name in due}
+        if not left_over:  # it could take nothing of these anyway
+            await trial.commit()
+            return rows, {}
+        await trial.rollback()
+        for name, owners in left_over.items():
+            for one in owners:
+                self.turns.give_way(name, one.key)
+        counts = _add_up(used, [name for name in self.names if name not in left_over], self.engine)
+        return await here.ask(self.make_claim(counts)), left_over
 
     def _hold(self, one: Engine) -> Plan[list[Record]]:
         """Plan: takes the limits in one store."""
@@ -144,50 +167,33 @@ class _Claim:
         lease = self.engine.settings.lease
         return query("lock_named_limits", self.environment_id, self.names, lease, self._patience, own_tasks)
 
-    async def _count(self, connections: Mapping[str, tuple[Engine, Any]]) -> dict[str, list[Record]]:
+    async def _count(self, sessions: Mapping[str, _Session]) -> dict[str, list[Record]]:
         """What of the limits is used up in each store, by its key. Raises _AwayError where there are others beside them."""
         answers = await asyncio.gather(
-            *(self._ask(one, connection, self._look(one)) for one, connection in connections.values()),
+            *(session.ask(self._look(session.engine)) for session in sessions.values()),
             return_exceptions=True,  # each has to be over before its connection is given back
         )
-        for answer in answers:
+        found: dict[str, list[Record]] = {}
+        for key, answer in zip(sessions, answers, strict=True):
             if isinstance(answer, BaseException):
                 raise answer
-        found = {key: answer for key, answer in zip(connections, answers, strict=True) if isinstance(answer, list)}
-        registered = {row["name"] for row in found[HOME_STORE] if row["kind"] == "store"}
-        if registered != set(connections):
+            found[key] = answer
+        if {row["name"] for row in found[HOME_STORE] if row["kind"] == "store"} != set(found):
             raise _AwayError("the registry has other stores than this process knows; it is read every few seconds")
+        if len({row["name"] for rows in found.values() for row in rows if row["kind"] == "mark"}) > 1:
+            raise _BusyError  # one has not heard yet what the limits are now; it will in a moment
         return found
 
     def _look(self, one: Engine) -> Plan[list[Record]]:
         return query("count_limits", self.environment_id, self.names, one is not self.engine)
 
-    async def _ask(self, one: Engine, connection: Any, plan: Plan[list[Record]]) -> list[Record]:
-        try:
-            if one is self.engine:
-                return await run_plan_on(connection, plan)
-            async with asyncio.timeout(2 * self._patience):
-                return await run_plan_on(connection, plan)
-        except asyncpg.LockNotAvailableError as error:
-            raise _BusyError from error
-        except DATABASE_ERRORS as error:
-            if one is self.engine:
-                raise
-            raise _AwayError(f"{one.name}: {type(error).__name__}: {error}") from error
-
-    async def _claim(self, own: Any, counts: str) -> list[Record]:
-        try:
-            return await run_plan_on(own, self.make_claim(counts))
-        except asyncpg.LockNotAvailableError as error:  # whoever sets a limit holds the worker's row
-            raise _BusyError from error
-
     @property
     def _patience(self) -> float:
         return min(self.engine.settings.store_patience, _PATIENCE)
 
-    def _find_left_over(self, used: Mapping[str, Sequence[Record]]) -> dict[str, list[Engine]]:
-        """The limits under which it is another store's turn, and the engines of these: it wants more and has not tried since
-        this one took something. A worker gives way for a moment only, whatever the others say.
+    def _find_due(self, used: Mapping[str, Sequence[Record]]) -> dict[str, list[Engine]]:
+        """The limits under which it is another store's turn, and the engines of these: it would take more, and it is longer
+        ago that it took anything.
         """
         said: dict[str, dict[tuple[str, str], float]] = {
             key: {(row["kind"], row["name"]): row["amount"] for row in rows} for key, rows in used.items()
@@ -199,26 +205,28 @@ class _Claim:
                 continue
             theirs = said[one.key]
             for name in self.names:
-                wants = theirs.get(("wants", name), 0.0) > 0
-                took = own.get(("took", name))
-                if wants and took is not None and theirs.get(("tried", name), float("inf")) > took:
+                is_due = theirs.get(("wants", name), 0.0) > 0 and theirs.get(("took", name), _NEVER) > own.get(
+                    ("took", name), _NEVER
+                )
+                if self.turns.may_give_way(name, one.key, theirs.get(("tried", name), _NEVER), is_due=is_due):
                     found[name].append(one)
-        return {name: owners for name, owners in found.items() if self.turns.gives_way(name, _YIELDS)}
+        return dict(found)
+
+    def _find_taken(self, rows: Sequence[Record]) -> set[str]:
+        """The limits under which something was taken."""
+        queues = {row["queue"] for row in rows if row["id"] is not None}
+        return {name for name in self.names if (bool(queues) if not name else name in queues)}
 
     def _note(self, rows: Sequence[Record], left_over: Mapping[str, Any]) -> Plan[list[Record]]:
-        taken = [row for row in rows if row["id"] is not None]
-        queues = {row["queue"] for row in taken}
-        names = self.names
-        for name in set(names) - set(left_over):
-            self.turns.had_turn(name)
+        taken = self._find_taken(rows)
         return query(
             "note_turns",
             self.environment_id,
-            names,
-            [bool(taken) if not name else name in queues for name in names],
-            [name in left_over for name in names],
+            self.names,
+            [name in taken for name in self.names],
+            [name in left_over for name in self.names],
             self.tasks,
-            len(taken) < self.limit,
+            sum(row["id"] is not None for row in rows) < self.limit,
             2 * self.engine.settings.poll_interval,
         )
 
@@ -245,34 +253,64 @@ def _add_up(used: Mapping[str, Sequence[Record]], names: Sequence[str], engine: 
     return _encode(counts).decode("utf-8")
 
 
+@dataclass(slots=True)
+class _Session:
+    """A transaction on one store, in which a claim waits and looks."""
+
+    engine: Engine
+    connection: Any
+    stack: AsyncExitStack
+    patience: float | None = None
+    """None in the claim's own store, whose errors are the claim's."""
+
+    async def ask(self, plan: Plan[list[Record]]) -> list[Record]:
+        """The rows of a plan. Raises _AwayError and _BusyError."""
+        try:
+            if self.patience is None:
+                return await run_plan_on(self.connection, plan)
+            return await answers_within(run_plan_on(self.connection, plan), self.patience)
+        except asyncpg.LockNotAvailableError as error:
+            raise _BusyError from error
+        except DATABASE_ERRORS as error:
+            if self.patience is None:
+                raise
+            self.connection.terminate()  # it may be waiting for that answer still
+            raise _away(self.engine, error) from error
+
+    async def close(self) -> None:
+        """Lets go. What was done was to wait and to look, so it does not matter how it ends."""
+        with suppress(*DATABASE_ERRORS):
+            await answers_within(self.stack.aclose(), _PATIENCE)
+
+
 @asynccontextmanager
-async def _open_all(engines: Sequence[Engine]) -> AsyncGenerator[dict[str, tuple[Engine, Any]]]:
+async def _open_all(engines: Sequence[Engine], patience: float) -> AsyncGenerator[dict[str, _Session]]:
     """A transaction on each store, by its key; all end together. Raises _AwayError."""
-    stacks = [AsyncExitStack() for _ in engines]
+    answers = await asyncio.gather(
+        *(answers_within(_open(one, 2 * patience), patience) for one in engines), return_exceptions=True
+    )
+    sessions = {answer.engine.key: answer for answer in answers if isinstance(answer, _Session)}
     try:
-        opened = await asyncio.gather(
-            *(_open(one, stack) for one, stack in zip(engines, stacks, strict=True)), return_exceptions=True
-        )
-        connections: dict[str, tuple[Engine, Any]] = {}
-        for one, answer in zip(engines, opened, strict=True):
+        for one, answer in zip(engines, answers, strict=True):
             if isinstance(answer, DATABASE_ERRORS):
-                raise _AwayError(f"{one.name}: {type(answer).__name__}: {answer}") from answer
+                raise _away(one, answer) from answer
             if isinstance(answer, BaseException):
                 raise answer
-            connections[one.key] = (one, answer)
-        yield connections
-    finally:  # what they did was to wait and to look: how they end is of no matter
-        await asyncio.gather(*(_close(stack) for stack in stacks))
+        yield dict(sessions)
+    finally:
+        await asyncio.gather(*(session.close() for session in sessions.values()))
 
 
-async def _open(one: Engine, stack: AsyncExitStack) -> Any:
-    async with asyncio.timeout(min(one.settings.store_patience, _PATIENCE)):
+async def _open(one: Engine, patience: float) -> _Session:
+    stack = AsyncExitStack()
+    try:
         connection = await stack.enter_async_context(one.store.connect())
         await stack.enter_async_context(connection.transaction())
-        return connection
+    except BaseException:
+        await stack.aclose()
+        raise
+    return _Session(one, connection, stack, patience)
 
 
-async def _close(stack: AsyncExitStack) -> None:
-    with suppress(*DATABASE_ERRORS):
-        async with asyncio.timeout(_PATIENCE):
-            await stack.aclose()
+def _away(one: Engine, error: BaseException) -> _AwayError:
+    return _AwayError(f"{one.name}: {type(error).__name__}: {error}")

@@ -22,6 +22,13 @@ _MOST_WALKS: Final = 5
 """After so many walks of one claim that found nothing, the next claim goes on with it: it comes at once."""
 
 
+_WAY_SECONDS: Final = 0.3
+"""So long a worker leaves what it could take to another store that does not come."""
+
+_PASSED_SECONDS: Final = 1.0
+"""So long it does not do so again."""
+
+
 class Turns:
     """The rotation of one worker's claims."""
 
@@ -34,7 +41,8 @@ class Turns:
         """In how many seconds a rate of a queue allows more than the last claim got; None where none holds anything up."""
         self.again_in: float | None = None
         """In how many seconds a limit is to be looked at again that was left to another store; None where none was."""
-        self._gave_way: dict[str, float] = {}
+        self._ways: dict[tuple[str, str], float] = {}
+        self._passed_over: dict[tuple[str, str], float] = {}
         self._began: dict[int, str] = {}
         self._walks = 0
         self._unfinished = False
@@ -50,13 +58,28 @@ class Turns:
         self._limited_first = not self._limited_first
         return self._limited_first
 
-    def gives_way(self, limit: str, seconds: float) -> bool:
-        """Whether this worker leaves a limit to another store, as it may for so long and no longer."""
-        return time.monotonic() - self._gave_way.setdefault(limit, time.monotonic()) < seconds
+    def give_way(self, limit: str, store: str) -> None:
+        """What could be taken under a limit is left to another store."""
+        self._ways.setdefault((limit, store), time.monotonic())
 
-    def had_turn(self, limit: str) -> None:
-        """It claimed under the limit itself."""
-        self._gave_way.pop(limit, None)
+    def may_give_way(self, limit: str, store: str, tried: float, *, is_due: bool) -> bool:
+        """Whether to leave a limit to a store whose turn it is, which tried to take something ``tried`` seconds ago.
+
+        For a moment only, and until it has tried: one that took nothing then, or has nobody who tries, is passed over for a while.
+        """
+        way = (limit, store)
+        now = time.monotonic()
+        if not is_due:
+            self._ways.pop(way, None)
+            return False
+        if self._passed_over.get(way, 0.0) > now:
+            return False
+        since = self._ways.get(way)
+        if since is not None and (tried < now - since or now - since > _WAY_SECONDS):
+            del self._ways[way]
+            self._passed_over[way] = now + _PASSED_SECONDS
+            return False
+        return True
 
     @property
     def lanes(self) -> list[int]:

@@ -1,6 +1,7 @@
 -- For a claim in another store, which holds these limits here ($2: queues, '' is the environment) in a statement before: what of them
 -- is used up here, under names that mean the same in every store. Without $3 only whose turn it is, and whose it was: seconds since, and
--- how long more is wanted. In the home store also which stores there are. As many rows as keys execute, or have used something of their
+-- how long more is wanted. In the home store also which stores there are; and which state of the control plane
+-- this store is as, or 'none'. As many rows as keys execute, or have used something of their
 -- rate. Indexes: queues_environment_id_name_key,
 -- runs_counted, queue_rates_used, limit_turns_pkey.
 WITH limited AS MATERIALIZED (
@@ -37,3 +38,6 @@ FROM headrace.limit_turns AS t CROSS JOIN LATERAL (VALUES
 WHERE t.environment_id = $1::integer AND t.queue = ANY($2::text[]) AND s.amount IS NOT NULL
 UNION ALL
 SELECT 'store', s.key, NULL FROM headrace.stores AS s WHERE s.state <> 'removed'
+UNION ALL
+SELECT 'mark', coalesce(CASE WHEN i.key = '0' THEN c.mark WHEN NOT c.recounting THEN c.copied_mark END::text, 'none'), NULL
+FROM headrace.control AS c CROSS JOIN headrace.identity AS i
