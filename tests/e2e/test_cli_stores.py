@@ -17,7 +17,7 @@ from headrace.cli.app import run_command
 from headrace.engine import runs
 from headrace.engine.engine import Engine
 from headrace.engine.outcomes import Packet, RunCreated
-from headrace.ids import mint_run_id, store_of
+from headrace.ids import format_run_id, mint_run_id, store_of
 from headrace.protocol.options import RunOptions
 from headrace.settings import Settings
 from headrace.store.migrate import find_missing_migrations, list_migrations, migrate_database
@@ -50,7 +50,7 @@ def make_url(old_postgres: str) -> Generator[Callable[..., str]]:
 @pytest.fixture
 def command(database_url: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
     """Runs a command on home's database and gives its exit code and what it printed. Stores open at once."""
-    for name, value in {"DATABASE_URL": database_url, "STORE_GRACE": "0", "STORE_PATIENCE": "2"}.items():
+    for name, value in {"DATABASE_URL": database_url, "STORE_GRACE": "0", "STORE_PATIENCE": "10"}.items():
         monkeypatch.setenv(f"HEADRACE_{name}", value)
     monkeypatch.delenv("HEADRACE_STORES", raising=False)
 
@@ -170,7 +170,7 @@ def test_a_store_is_drained_emptied_and_removed(
     assert store_of(trigger(database_url)) == "0"
     code, _, wrong = command("stores", "remove", "s1")
     assert code == 1
-    assert "still owns 1 runs. Move them first" in wrong
+    assert "still owns 1 runs. Move what it owns first" in wrong
     assert "gets 50% of new roots" in command("stores", "drain", "s1", "--undo")[1]
     assert tell(command, "stores", "drain", "s1")["state"] == "draining"
     execute_sql(url, "DELETE FROM headrace.runs")
@@ -183,6 +183,54 @@ def test_a_store_is_drained_emptied_and_removed(
     assert "of this installation already" in command("stores", "add", "s2", url)[2]
     assert command("stores", "add", "s2", make_url(migrated=True))[0] == 0
     assert [(one["name"], one["key"]) for one in tell(command, "stores", "list")][1:] == [("s1", "1"), ("s2", "2")]
+
+
+def test_trees_are_moved(command: Command, make_url: Callable[..., str], database_url: str) -> None:
+    assert command("stores", "add", "s1", make_url(migrated=True))[0] == 0
+    assert command("stores", "weight", "home", "0")[0] == 0
+    ids = [format_run_id(trigger(database_url)) for _ in range(3)]
+    assert {run_id[-2] for run_id in ids} == {"1"}
+    assert command("stores", "move", "--root", ids[0], "--to", "home")[:2] == (0, "1 trees were moved to home.\n")
+    assert tell(command, "stores", "move", "--root", ids[0], "--to", "home")["moved"] == 0  # it is there
+    assert tell(command, "stores", "move", "--older-than", "1h", "--to", "home")["moved"] == 0
+    assert [one["openRuns"] for one in tell(command, "stores", "list")] == [1, 2]
+    assert command("stores", "drain", "s1")[0] == 0
+    assert tell(command, "stores", "move", "--all-from", "s1", "--to", "home") == {
+        "to": "home", "moved": 2, "heldUp": 0, "first": []
+    }  # fmt: skip
+    assert command("stores", "remove", "s1")[0] == 0
+    assert [one.get("openRuns") for one in tell(command, "stores", "list")] == [3, None]
+    refusals = {
+        ("--root", ids[0], "--to", "s1"): (3, "there is no store 's1'"),
+        ("--root", "run_x", "--to", "home"): (2, "'run_x' is the id of no run, batch or token"),
+        ("--root", format_run_id(mint_run_id()), "--to", "home"): (4, "in any store"),
+        ("--to", "home"): (2, "Say what to move"),
+        ("--root", ids[0], "--all-from", "s1", "--to", "home"): (2, "Say what to move"),
+        ("--older-than", "long", "--to", "home"): (2, "--older-than"),
+    }
+    for arguments, (code, said) in refusals.items():
+        found, _, wrong = command("stores", "move", *arguments)
+        assert (found, said in wrong) == (code, True), (arguments, wrong)
+
+
+def test_what_can_not_go_yet_is_named_and_keeps_its_store(
+    command: Command, make_url: Callable[..., str], database_url: str
+) -> None:
+    urls = [make_url(migrated=True), make_url(migrated=True)]
+    for number, url in enumerate(urls, 1):
+        assert command("stores", "add", f"s{number}", url)[0] == 0
+    for name in ("home", "s2"):
+        assert command("stores", "weight", name, "0")[0] == 0
+    trigger(database_url)
+    execute_sql(urls[0], "/* forced */ UPDATE headrace.runs SET status = 'EXECUTING', attempt = 1, worker_id = 1")
+    moved = tell(command, "stores", "move", "--all-from", "s1", "--to", "s2")
+    assert (moved["moved"], moved["heldUp"]) == (0, 1)
+    assert (moved["first"][0]["from"], "executing" in moved["first"][0]["why"]) == ("s1", True)
+    assert "can't go yet" in command("stores", "move", "--all-from", "s1", "--to", "s2")[1]
+    assert command("stores", "drain", "s2")[0] == 0
+    code, _, wrong = command("stores", "remove", "s2")
+    assert (code, "1 trees of other stores are being moved to s2" in wrong) == (1, True)
+    trigger_here(urls[1], "2")  # it is open again: nothing of it is refused
 
 
 def test_a_removal_waits_for_who_writes_and_then_sees_it(command: Command, make_url: Callable[..., str]) -> None:

@@ -68,7 +68,7 @@ def store_url(make_database: Callable[..., str]) -> str:
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    return replace(settings, store_grace=0.0, store_patience=2.0, sweep_interval=60.0)
+    return replace(settings, store_grace=0.0, store_patience=10.0, sweep_interval=60.0)
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ class Fleet:
         self.s1 = NamedStore("s1", url, "1")
 
     async def examine(self, *stores: NamedStore, **given: Any) -> Examined:
-        return await examine_stores(stores or (self.home, self.s1), fleet=self.id, **{"patience": 5.0, **given})
+        return await examine_stores(stores or (self.home, self.s1), fleet=self.id, **{"patience": 10.0, **given})
 
     async def find(self, *stores: NamedStore, **given: Any) -> list[tuple[str, str, str]]:
         """Store, kind and weight of every problem."""

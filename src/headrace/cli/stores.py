@@ -5,22 +5,25 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
 from cyclopts import App, Parameter
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from headrace.cli.connection import use_engine
 from headrace.cli.options import DatabaseUrl, Json
 from headrace.cli.outcome import FAILED, NOT_FOUND, OK, UNREACHABLE, USAGE, CommandError
 from headrace.cli.output import err, out, print_json, print_table
-from headrace.engine import upkeep
+from headrace.durations import parse_duration
+from headrace.engine import moves, upkeep
 from headrace.engine.engine import Engine
 from headrace.engine.notices import STORES_CHANNEL
 from headrace.engine.registry import add_store, change_store, list_stores, name_stores
 from headrace.engine.upkeep import COUNTED, Holding, MeasuredStore
-from headrace.ids import HOME_STORE
+from headrace.ids import HOME_STORE, parse_batch_id, parse_run_id, parse_token_id
 from headrace.store.checks import Examined, NamedStore, Problem, StoreFacts, examine_stores
 from headrace.store.migrate import migrate_database
 from headrace.store.places import describe_place
@@ -30,6 +33,7 @@ stores_app: Final = App(name="stores", help="List, add, drain and remove the dat
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _LOOK: Final = 0.5
+_SHOWN: Final = 10
 
 Name = Annotated[str, Parameter(help="Name of the store", env_var="HEADRACE_STORE_NAME")]
 Weight = Annotated[
@@ -191,6 +195,52 @@ def drain(
 
 
 @stores_app.command
+def move(
+    *,
+    to: Annotated[str, Parameter(help="Name of the store to move to; it must be active", env_var="HEADRACE_STORE_TO")],
+    root: Annotated[
+        str | None,
+        Parameter(help="Move the tree that this run, batch or token is part of", env_var="HEADRACE_STORE_ROOT"),
+    ] = None,
+    all_from: Annotated[
+        str | None, Parameter(help="Move all trees of this store", env_var="HEADRACE_STORE_ALL_FROM")
+    ] = None,
+    older_than: Annotated[
+        str | None,
+        Parameter(
+            help="Move only trees that began so long ago, such as 7d; without --all-from those of every other store",
+            env_var="HEADRACE_STORE_OLDER_THAN",
+        ),
+    ] = None,
+    database_url: DatabaseUrl = None,
+    json: Json = False,
+) -> None:
+    """Move trees of runs to another store while they live. What executes goes by itself when it next waits or ends.
+
+    Ids stay good for ever. It may be broken off and repeated at any time: nothing is lost or doubled.
+    """
+    if (root is None) == (all_from is None and older_than is None):
+        raise CommandError("Say what to move: --root ID, or --all-from STORE, --older-than AGE or both.", USAGE)
+    if root is None:
+        before = None if older_than is None else datetime.now(UTC) - timedelta(seconds=_read_age(older_than))
+        tally = use_engine(database_url, lambda engine: _move_all(engine, all_from, to, before))
+    else:
+        tally = use_engine(database_url, lambda engine: _move_tree(engine, root, to))
+    if json:
+        waiting = [
+            {"id": one.unit.spelt, "kind": one.unit.kind, "from": one.source, "why": one.why} for one in tally.first
+        ]
+        print_json({"to": to, "moved": tally.moved, "heldUp": tally.held_up, "first": waiting})
+        return
+    out.print(f"{tally.moved} trees were moved to {to}.", markup=False)
+    if tally.held_up:
+        out.print(f"{tally.held_up} go there by themselves as soon as they can, the first of them:", markup=False)
+        print_table(
+            ["tree", "from", "can't go yet, because"], [[one.unit.spelt, one.source, one.why] for one in tally.first]
+        )
+
+
+@stores_app.command
 def remove(name: Name, /, *, database_url: DatabaseUrl = None, json: Json = False) -> None:
     """Take a store that was drained, and that owns nothing any more, out of use for ever. Its key is never given again."""
     if name == "home":
@@ -210,8 +260,14 @@ def remove(name: Name, /, *, database_url: DatabaseUrl = None, json: Json = Fals
             raise CommandError(f"Store {name} takes new roots. Drain it first: `headrace stores drain {name}`.", FAILED)
         case upkeep.StillOwns(holding):
             raise CommandError(
-                f"Store {name} still owns {_spell_holding(holding)}. Move them first: `headrace stores move --all-from {name} "
-                "--to STORE`. It was left as it was.",
+                f"Store {name} still owns {_spell_holding(holding)}. Move what it owns first: `headrace stores move --all-from "
+                f"{name} --to STORE`; messages to other stores go by themselves. It was left as it was.",
+                FAILED,
+            )
+        case upkeep.OnTheWay(trees):
+            raise CommandError(
+                f"{trees} trees of other stores are being moved to {name}. Wait until they are there, or move them elsewhere; "
+                "then move all from it.",
                 FAILED,
             )
         case upkeep.Removed():
@@ -237,6 +293,60 @@ def check(*, database_url: DatabaseUrl = None, json: Json = False) -> int:
     for problem in found.problems:
         out.print(Text(f"\n{problem.said}\n{problem.todo}"))
     return FAILED if bad else OK
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What became of trees that were to be moved."""
+
+    moved: int = 0
+    held_up: int = 0
+    first: list[moves.MoveHeldUp] = field(default_factory=list[moves.MoveHeldUp])
+
+    def add(self, outcome: moves.MoveOutcome) -> None:
+        """Counts one."""
+        match outcome:
+            case moves.TreeMoved():
+                self.moved += 1
+            case moves.MoveHeldUp():
+                self.held_up += 1
+                if len(self.first) < _SHOWN:
+                    self.first.append(outcome)
+            case moves.NothingToMove():
+                pass
+
+
+async def _move_tree(engine: Engine, spelt: str, to: str) -> _Tally:
+    value = parse_run_id(spelt) or parse_batch_id(spelt) or parse_token_id(spelt)
+    if value is None:
+        raise CommandError(f"{spelt!r} is the id of no run, batch or token.", USAGE)
+    outcome = await moves.move_tree(engine, value, to)
+    if isinstance(outcome, moves.NothingToMove) and not outcome.is_there:
+        raise CommandError(f"There is no {spelt} in any store.", NOT_FOUND)
+    tally = _Tally()
+    tally.add(outcome)
+    return tally
+
+
+async def _move_all(engine: Engine, source: str | None, to: str, before: datetime | None) -> _Tally:
+    names = [one.name for one in engine.stores.records() if one.name != to] if source is None else [source]
+    tally = _Tally()
+    with Progress(
+        TextColumn("{task.completed} trees looked at"), TimeElapsedColumn(), console=err, transient=True
+    ) as bar:
+        task = bar.add_task("", total=None)
+        for name in names:
+            async for outcome in moves.move_all(engine, name, to, before=before):
+                tally.add(outcome)
+                bar.advance(task)
+    return tally
+
+
+def _read_age(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise CommandError(f"--older-than: {error}", USAGE) from None
 
 
 async def _add(
@@ -344,8 +454,13 @@ def _spell_state(record: StoreRecord) -> str:
 
 
 def _spell_holding(holding: Holding) -> str:
-    parts = [("runs", holding.runs), ("batches", holding.batches), ("tokens", holding.tokens)]
-    return ", ".join(f"{_count(count)} {what}" for what, count in parts if count)
+    parts = {
+        "runs": holding.runs,
+        "batches": holding.batches,
+        "tokens": holding.tokens,
+        "messages to other stores": holding.mail,
+    }
+    return ", ".join(f"{_count(count)} {what}" for what, count in parts.items() if count)
 
 
 def _count(number: int) -> str:

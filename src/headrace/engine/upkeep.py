@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from headrace.engine.engine import Engine
+from headrace.engine.moves import give_forwards_to_home
 from headrace.engine.registry import change_store, list_stores
 from headrace.ids import HOME_STORE
 from headrace.store.places import describe_failure
@@ -28,11 +29,13 @@ class Holding:
     runs: int
     batches: int
     tokens: int
+    mail: int
+    """What other stores are to be told still: it goes by itself."""
 
     @property
     def empty(self) -> bool:
         """Whether it owns nothing."""
-        return not (self.runs or self.batches or self.tokens)
+        return not (self.runs or self.batches or self.tokens or self.mail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,13 @@ class StillOwns:
 
 
 @dataclass(frozen=True, slots=True)
+class OnTheWay:
+    """The store was left as it was: so many trees of other stores are being moved there."""
+
+    trees: int
+
+
+@dataclass(frozen=True, slots=True)
 class NotDraining:
     """The store was left as it was: it takes new roots still."""
 
@@ -66,7 +76,7 @@ class NoStore:
     """There is no store of that name, or only one that was removed."""
 
 
-RemoveOutcome = Removed | StillOwns | NotDraining | NoStore
+RemoveOutcome = Removed | StillOwns | OnTheWay | NotDraining | NoStore
 
 
 async def measure_stores(engine: Engine) -> list[MeasuredStore]:
@@ -109,8 +119,24 @@ async def remove_store(engine: Engine, name: str) -> RemoveOutcome:
         holding = await owner.store.run_plan(_close_if_empty())
     if not holding.empty:
         return StillOwns(holding)
+    trees: int | None = None
+    try:
+        trees = await _count_moves_to(engine, owner)
+    finally:
+        if trees != 0:  # they would knock at a closed door for ever
+            await owner.store.fetch("open_store")
+    if trees:
+        return OnTheWay(trees)
+    await give_forwards_to_home(engine, owner)
     await change_store(engine, name, state="removed")
     return Removed()
+
+
+async def _count_moves_to(engine: Engine, owner: Engine) -> int:
+    """How many trees any other store sends there. A store that does not answer is no answer: this raises then."""
+    others = [one for one in engine.home.stores.all() if one is not owner]
+    rows = await asyncio.gather(*(one.store.fetch("count_moves_to", owner.key) for one in others))
+    return sum(found["found"] for [found] in rows)
 
 
 def _close_if_empty() -> Plan[Holding]:
@@ -123,4 +149,4 @@ def _close_if_empty() -> Plan[Holding]:
 
 
 def _read_holding(row: Any) -> Holding:
-    return Holding(row["open_runs"], row["runs"], row["batches"], row["tokens"])
+    return Holding(row["open_runs"], row["runs"], row["batches"], row["tokens"], row["mail"])

@@ -11,4 +11,5 @@ SELECT
     ) AS open_runs,
     (SELECT count(*)::integer FROM (SELECT FROM headrace.runs LIMIT $1::integer) AS f) AS runs,
     (SELECT count(*)::integer FROM (SELECT FROM headrace.batches LIMIT $1::integer) AS f) AS batches,
-    (SELECT count(*)::integer FROM (SELECT FROM headrace.tokens LIMIT $1::integer) AS f) AS tokens
+    (SELECT count(*)::integer FROM (SELECT FROM headrace.tokens LIMIT $1::integer) AS f) AS tokens,
+    (SELECT count(*)::integer FROM (SELECT FROM headrace.outbox LIMIT $1::integer) AS f) AS mail
