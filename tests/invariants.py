@@ -56,7 +56,8 @@ _QUESTIONS: Final = {
         ) AND NOT EXISTS (SELECT FROM headrace.runs AS r WHERE r.environment_id = k.environment_id AND r.id = k.target_id)
         AND NOT EXISTS (SELECT FROM headrace.batches AS b WHERE b.environment_id = k.environment_id AND b.id = k.target_id)
         AND NOT EXISTS (SELECT FROM headrace.tokens AS t WHERE t.environment_id = k.environment_id AND t.id = k.target_id)
-        AND NOT EXISTS (SELECT FROM headrace.bulk_actions AS a WHERE a.environment_id = k.environment_id AND a.id = k.target_id)""",
+        AND NOT EXISTS (SELECT FROM headrace.bulk_actions AS a WHERE a.environment_id = k.environment_id AND a.id = k.target_id)
+        AND NOT EXISTS (SELECT FROM headrace.forwards AS f WHERE f.id IN (k.target_id, headrace.item_run_id(k.target_id, 0)))""",
     "3: nobody waits for a token that has ended": """
         SELECT j.run_id, j.point FROM headrace.journal AS j
         JOIN headrace.tokens AS t ON t.environment_id = j.environment_id AND t.id = j.target

@@ -2,15 +2,17 @@
 
 A plan claims keys in the transaction that makes what they stand for (``headrace.engine.idempotency``), which works within
 one store. Before a plan in any other store, ``reserve_keys`` claims its keys at home for the ids that the plan will give,
-and writes what home says to the plan's own store, where the plan then finds it: its own id where it won. What a key
-stands for in another store is looked at, because runs that failed there have freed it, and because a process may have
-died between the two steps. Then nothing is there, and the key is taken from it, in this order:
+and writes what home says to the plan's own store, where the plan then finds it: its own id where it won. Both rows say that
+the key is only *reserved*, until what it stands for was made, or seen: a plan that finds somebody else's reservation is
+rolled back with KeyMovedError, and reserves anew.
 
-1. home's row is locked, so nobody else does the same, nor reserves the key meanwhile;
-2. in the store where the missing run would be, the key's row is made to stand for nobody (``VOID``). A plan there claims
-   its keys first, so it has either made the run by now, which is then seen, or will find its key taken: KeyMovedError,
-   after which it reserves the key anew;
-3. home's row stands for the new id, and commits.
+What a key stands for in another store is looked at, with home's row locked, so that nobody else reserves the key meanwhile:
+
+- It is there: the key is settled. A run that failed there has freed it.
+- It is not there, and the reservation is young: whoever made it is about to make the run. It is waited for.
+- It is not there, and the reservation is old, because its maker died. In the store where the run would be the key's row is
+  made to stand for nobody (``VOID``). A plan there claims its keys first, so it has either made the run by now, which is
+  then seen, or will find its key taken. After that home's row stands for the new id.
 
 So a home transaction may wait for another store, never the other way round, and for ``store_patience`` at most. A store
 that is away makes this raise: whether its run is there can't be known, and a duplicate would be worse than no answer.
@@ -22,17 +24,40 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
 from headrace.engine.engine import Engine
+from headrace.engine.forwards import find_moved
 from headrace.engine.idempotency import VOID, KeyClaim, claim_keys
+from headrace.ids import store_of
 from headrace.protocol.statuses import KEY_FREEING_STATUSES
 from headrace.store.statements import Plan, query
 from headrace.store.store import run_plan_on
 
-_Name = tuple[str, bytes]
+YOUNG_SECONDS: Final = 2.0
+"""For so long what a key is reserved for may still come."""
+
+_PAUSE: Final = 0.02
 _MOST_SECONDS: Final = 36_500 * 86_400.0
+
+_Name = tuple[str, bytes]
+
+
+class _ReservedError(Exception):
+    """Somebody else is about to make what a key stands for: roll back, and look again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seed:
+    """What a key is to stand for in a store."""
+
+    name: _Name
+    target: UUID
+    fingerprint: bytes | None = None
+    seconds: float = _MOST_SECONDS
+    reserved: bool = False
 
 
 async def reserve_keys(engine: Engine, environment_id: int, claims: Sequence[KeyClaim]) -> None:
@@ -41,126 +66,129 @@ async def reserve_keys(engine: Engine, environment_id: int, claims: Sequence[Key
     Raises the database's errors where a store is away that a key may stand for something in.
     """
     if not claims or not engine.stores.others():
-        return
+        return None
     wanted = {(claim.scope, claim.key_hash): claim for claim in reversed(claims)}  # the first of a name counts
-    ordered = [wanted[name] for name in sorted(wanted)]
+    ordered = {name: wanted[name] for name in sorted(wanted)}
+    while True:
+        try:
+            async with asyncio.timeout(engine.settings.store_patience):
+                return await _reserve(engine, environment_id, ordered)
+        except _ReservedError:
+            await asyncio.sleep(_PAUSE)
+
+
+async def _reserve(engine: Engine, environment_id: int, wanted: dict[_Name, KeyClaim]) -> None:
     home = engine.home
-    async with (
-        asyncio.timeout(engine.settings.store_patience),
-        home.store.connect() as connection,
-        connection.transaction(),
-    ):
+    async with home.store.connect() as connection, connection.transaction():
         if engine is not home:
-            await run_plan_on(connection, claim_keys(environment_id, ordered))
+            await run_plan_on(connection, claim_keys(environment_id, list(wanted.values()), settled=False))
         rows = await run_plan_on(connection, _lock_holders(environment_id, list(wanted)))
         held: dict[_Name, Any] = {(row["scope"], bytes(row["key_hash"])): row for row in rows}
-        others = [
-            (name, row["target_id"])
+        others = {
+            name: row["target_id"]
             for name, row in held.items()
             if row["target_id"] != wanted[name].target_id
-            and (engine is not home or home.at(row["target_id"]) is not home)
-        ]
-        over = await _find_over(home, environment_id, others)
-        if engine is home:
-            await run_plan_on(connection, _drop(environment_id, over))  # the plan claims them in its own transaction
+            and (engine is not home or store_of(row["target_id"]) != home.key)
+        }
+        young = {name for name in others if (held[name]["reserved_for"] or YOUNG_SECONDS) < YOUNG_SECONDS}
+        over = await _find_over(home, environment_id, others, young)
+        made = [_Seed(name, target) for name, target in others.items() if name not in over]
+        await run_plan_on(connection, _settle(environment_id, made))
+        if engine is home:  # the plan claims them in its own transaction
+            await run_plan_on(connection, _drop(environment_id, [_Seed(name, others[name]) for name in sorted(over)]))
             return
-        seeds: list[tuple[_Name, UUID, bytes | None, float]] = []
-        taken = {name for name, _ in over}
-        await run_plan_on(connection, _retake(environment_id, [wanted[name] for name in sorted(taken)]))
-        for name in sorted(wanted):
-            claim, row = wanted[name], held[name]
-            if name in taken:
-                seeds.append((name, claim.target_id, claim.fingerprint, claim.ttl))
-            else:
-                seeds.append((name, row["target_id"], row["fingerprint"], min(row["seconds"], _MOST_SECONDS)))
-        await engine.store.run_plan(_seed(environment_id, seeds))
+        own = [
+            _Seed(name, claim.target_id, claim.fingerprint, claim.ttl, reserved=True)
+            for name, claim in wanted.items()
+            if name not in others or name in over
+        ]
+        await run_plan_on(connection, _seed(environment_id, own))
+        found = [
+            _Seed(name, row["target_id"], row["fingerprint"], min(row["seconds"], _MOST_SECONDS))
+            for name, row in held.items()
+            if name in others and name not in over
+        ]
+        await engine.store.run_plan(_seed(environment_id, sorted([*own, *found], key=lambda seed: seed.name)))
 
 
-async def _find_over(
-    home: Engine, environment_id: int, others: Sequence[tuple[_Name, UUID]]
-) -> list[tuple[_Name, UUID]]:
+async def _find_over(home: Engine, environment_id: int, others: dict[_Name, UUID], young: set[_Name]) -> set[_Name]:
     """Those of ``others`` whose target holds the key no more, or was never made and now never will be."""
-    by_store: defaultdict[str, list[tuple[_Name, UUID]]] = defaultdict(list)
-    for name, target in others:
-        by_store[home.at(target).key].append((name, target))
-    found = await asyncio.gather(
-        *(_find_over_in(home.at(some[0][1]), environment_id, some) for some in by_store.values())
+    if not others:
+        return set()
+    state: dict[UUID, Any] = {}
+    await _look(home, environment_id, others.values(), state)
+    if absent := [target for target in others.values() if target not in state]:
+        await find_moved(home, absent)
+        await _look(home, environment_id, absent, state)
+    freed = {
+        name
+        for name, target in others.items()
+        if name[0].startswith("task:") and target in state and state[target]["run_status"] in KEY_FREEING_STATUSES
+    }
+    missing = {name: target for name, target in others.items() if target not in state}
+    if missing.keys() & young:
+        raise _ReservedError
+    by_store: defaultdict[str, dict[_Name, UUID]] = defaultdict(dict)
+    for name, target in missing.items():
+        by_store[store_of(target)][name] = target
+    for key, some in by_store.items():
+        if key != home.key:  # where it would be made, if that is still to come: home's own row is locked here
+            freed |= await home.stores.named(key).store.run_plan(_void(environment_id, some))
+        else:
+            freed |= some.keys()
+    return freed
+
+
+async def _look(home: Engine, environment_id: int, targets: Any, state: dict[UUID, Any]) -> None:
+    by_store: defaultdict[str, list[UUID]] = defaultdict(list)
+    for target in targets:
+        by_store[home.at(target).key].append(target)
+    stores = [home.stores.named(key).store for key in by_store]
+    answers = await asyncio.gather(
+        *(
+            store.fetch("find_key_targets", environment_id, some)
+            for store, some in zip(stores, by_store.values(), strict=True)
+        )
     )
-    return [one for some in found for one in some]
+    state.update({row["id"]: row for rows in answers for row in rows if row["found"]})
 
 
-async def _find_over_in(
-    owner: Engine, environment_id: int, held: Sequence[tuple[_Name, UUID]]
-) -> list[tuple[_Name, UUID]]:
-    absent, freed = await _look(owner, environment_id, held)
-    if absent and owner is not owner.home:  # at home a key is claimed in the transaction that makes its run
-        over = await owner.store.run_plan(_void(environment_id, absent))
-        return freed + over
-    return freed + absent
-
-
-async def _look(
-    owner: Engine, environment_id: int, held: Sequence[tuple[_Name, UUID]]
-) -> tuple[list[tuple[_Name, UUID]], list[tuple[_Name, UUID]]]:
-    rows = await owner.store.fetch("find_key_targets", environment_id, [target for _, target in held])
-    return _sort_targets(held, rows)
-
-
-def _sort_targets(
-    held: Sequence[tuple[_Name, UUID]], rows: Sequence[Any]
-) -> tuple[list[tuple[_Name, UUID]], list[tuple[_Name, UUID]]]:
-    state = {row["id"]: row for row in rows}
-    absent = [one for one in held if not state[one[1]]["found"]]
-    freed = [
-        (name, target)
-        for name, target in held
-        if name[0].startswith("task:") and state[target]["run_status"] in KEY_FREEING_STATUSES
-    ]
-    return absent, freed
-
-
-def _void(environment_id: int, absent: Sequence[tuple[_Name, UUID]]) -> Plan[list[tuple[_Name, UUID]]]:
+def _void(environment_id: int, missing: dict[_Name, UUID]) -> Plan[set[_Name]]:
     """Plan, in the store where they would be: nothing that is not there by now can be made under these keys."""
-    ordered = sorted(absent)
-    yield from _seed(environment_id, [(name, VOID, None, _MOST_SECONDS) for name, _ in ordered])
+    yield from _seed(environment_id, [_Seed(name, VOID) for name in sorted(missing)])
     # a statement of its own, with the keys' rows held: whoever held them before has committed
-    rows = yield from query("find_key_targets", environment_id, [target for _, target in ordered])
+    rows = yield from query("find_key_targets", environment_id, list(missing.values()))
     made = {row["id"] for row in rows if row["found"]}
-    back = [(name, target, None, _MOST_SECONDS) for name, target in ordered if target in made]
-    if back:
-        yield from _seed(environment_id, back)
-    return [(name, target) for name, target in ordered if target not in made]
+    yield from _seed(
+        environment_id, [_Seed(name, target) for name, target in sorted(missing.items()) if target in made]
+    )
+    return {name for name, target in missing.items() if target not in made}
 
 
-def _seed(environment_id: int, seeds: Sequence[tuple[_Name, UUID, bytes | None, float]]) -> Plan[None]:
+def _seed(environment_id: int, seeds: Sequence[_Seed]) -> Plan[None]:
     if seeds:
         yield from query(
             "seed_keys",
             environment_id,
-            [name[0] for name, _, _, _ in seeds],
-            [name[1] for name, _, _, _ in seeds],
-            [target for _, target, _, _ in seeds],
-            [fingerprint for _, _, fingerprint, _ in seeds],
-            [seconds for _, _, _, seconds in seeds],
+            *_columns(seeds),
+            [seed.fingerprint for seed in seeds],
+            [seed.seconds for seed in seeds],
+            [seed.reserved for seed in seeds],
         )
 
 
-def _retake(environment_id: int, claims: Sequence[KeyClaim]) -> Plan[None]:
-    yield from _seed(
-        environment_id,
-        [((claim.scope, claim.key_hash), claim.target_id, claim.fingerprint, claim.ttl) for claim in claims],
-    )
+def _settle(environment_id: int, made: Sequence[_Seed]) -> Plan[None]:
+    if made:
+        yield from query("settle_keys", environment_id, *_columns(made))
 
 
-def _drop(environment_id: int, over: Sequence[tuple[_Name, UUID]]) -> Plan[None]:
+def _drop(environment_id: int, over: Sequence[_Seed]) -> Plan[None]:
     if over:
-        yield from query(
-            "drop_keys",
-            environment_id,
-            [name[0] for name, _ in over],
-            [name[1] for name, _ in over],
-            [target for _, target in over],
-        )
+        yield from query("drop_keys", environment_id, *_columns(over))
+
+
+def _columns(seeds: Sequence[_Seed]) -> tuple[list[str], list[bytes], list[UUID]]:
+    return [seed.name[0] for seed in seeds], [seed.name[1] for seed in seeds], [seed.target for seed in seeds]
 
 
 def _lock_holders(environment_id: int, names: Sequence[_Name]) -> Plan[list[Any]]:

@@ -18,7 +18,7 @@ from headrace.engine.idempotency import LONGEST_TTL, KeyClaim, claim_keys, find_
 from headrace.engine.lanes import LaneFinder, LaneName
 from headrace.engine.mirrors import hold_mirrors
 from headrace.engine.outcomes import JSON_TYPE, BatchState, StoredItem
-from headrace.ids import item_run_id, minted_at, store_of
+from headrace.ids import item_run_id, minted_at
 from headrace.protocol.options import RunOptions
 from headrace.settings import Settings
 from headrace.store.statements import Plan, query
@@ -268,7 +268,7 @@ def _insert_aliases(batch: BatchState, aliases: Sequence[tuple[int, UUID]], *, i
     if not is_new and not all(row["watched"] for row in rows):
         raise RunsBusyError
     state = {row["id"]: row for row in rows}
-    if foreign := {run_id for _, run_id in aliases if store_of(run_id) != store_of(batch.id)}:
+    if foreign := {run_id for _, run_id in aliases if run_id not in state}:
         mirrors = yield from hold_mirrors(batch.environment_id, "run", foreign, patiently=is_new)
         if not all(row["held"] for row in mirrors.values()):
             raise RunsBusyError

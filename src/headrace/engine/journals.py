@@ -43,12 +43,12 @@ from headrace.engine.ordering import hold_order_keys
 from headrace.engine.outcomes import JSON_TYPE, Packet, Point
 from headrace.engine.rows import read_point
 from headrace.engine.shown import Changed, MetadataOfRunAbove, change_own_run, find_above
-from headrace.engine.token_outcomes import TokenCreated, TokenExists, TokenRefused
-from headrace.engine.tokens import lock_token, make_token
+from headrace.engine.token_outcomes import TokenCreated, TokenElsewhere, TokenExists, TokenRefused
+from headrace.engine.tokens import claim_token, lock_token, make_token
 from headrace.engine.versions import children_version
 from headrace.engine.waits import wake_runs
 from headrace.errors import ConfigurationError
-from headrace.ids import format_run_id, minted_at, store_of
+from headrace.ids import format_run_id, minted_at
 from headrace.protocol.options import RunOptions
 from headrace.protocol.tokens import TokenStatus
 from headrace.settings import Settings
@@ -282,7 +282,7 @@ def _do(fence: Fence, deed: Deed, row: _Row, lanes: LaneFinder, settings: Settin
             row.kind, row.target = "token", token_id
             token = yield from lock_token(environment_id, token_id)
             row.pending = token is not None and token.status is TokenStatus.WAITING
-            if token is None and store_of(token_id) != store_of(fence.run_id):
+            if token is None:  # it lives elsewhere, or was moved there
                 mirrors = yield from _try_hold_mirrors(environment_id, "token", [token_id])
                 row.pending = not mirrors[token_id]["ended"]
         case NewToken():
@@ -345,7 +345,7 @@ def _await_others(fence: Fence, others: Sequence[tuple[_Row, UUID]]) -> Plan[Non
     if not all(state["watched"] for state in states):
         raise RunsBusyError
     found = {state["id"]: state for state in states}
-    foreign = {target for target in targets if store_of(target) != store_of(fence.run_id)}
+    foreign = targets - found.keys()  # they live elsewhere, or were moved there
     mirrors = (yield from _try_hold_mirrors(environment_id, "run", foreign)) if foreign else {}
     for row, target in others:
         state = found.get(target) or mirrors.get(target)
@@ -367,11 +367,14 @@ def _spell_key(options: RunOptions) -> str | None:
 
 
 def _list_claims(writes: Sequence[PointWrite], settings: Settings) -> list[KeyClaim]:
-    """The keys that points claim: of children, and of the items of batches that come with them."""
+    """The keys that points claim: of children, of the items of batches that come with them, and of tokens."""
     claims = _claim_children(writes, settings)
     for write in writes:
         if isinstance(write.deed, ChildBatch) and write.deed.items is not None:
             claims += claim_items(write.deed.batch_id, write.deed.items, settings)
+        if isinstance(write.deed, NewToken):
+            deed = write.deed
+            claims += claim_token(deed.token_id, deed.idempotency_key, deed.idempotency_key_ttl, settings)
     return claims
 
 
@@ -493,6 +496,8 @@ def _make_token(fence: Fence, deed: NewToken, row: _Row, settings: Settings) -> 
             row.value = deed.describe(token.id, False)
         case TokenExists(token, cached):
             row.value = deed.describe(token.id, cached)
+        case TokenElsewhere(token_id, cached):
+            row.value = deed.describe(token_id, cached)
         case TokenRefused(_, message):
             raise ValueError(message)
     row.succeeded = True

@@ -17,6 +17,7 @@ from uuid import UUID
 
 from headrace import metrics
 from headrace.engine.engine import Engine
+from headrace.engine.forwards import ask_owners
 from headrace.engine.waits import complete_targets
 from headrace.ids import format_run_id, format_token_id, store_of
 from headrace.logs import get_logger
@@ -63,12 +64,18 @@ async def mirror_targets(engine: Engine, environment_id: int, kind: MirrorKind, 
     if any(engine.at(target).key != store_of(target) for target in targets):
         await engine.home.refresh_stores()  # a store that was added a moment ago
     found: list[Record] = []
-    for owner, ids in _group_by_owner(engine, targets):
-        if owner.key != engine.key:
-            found += await _ask(owner, engine.key, environment_id, kind, ids)
+
+    async def ask(owner: Engine, ids: list[UUID]) -> set[UUID]:
+        if owner.key == engine.key:  # it has come here since
+            rows = await owner.store.fetch("read_targets", environment_id, ids, engine.key)
+            return {row["id"] for row in rows if row["kind"] == kind}
+        rows = await _ask(owner, engine.key, environment_id, kind, ids)
+        found.extend(rows)
+        return {row["id"] for row in rows}
+
+    missing = await ask_owners(engine, targets, ask)
     if waiting := sorted(row["id"] for row in found if not row["ended"]):
         await engine.store.fetch("insert_mirrors", environment_id, kind, waiting)
-    missing = set(targets) - {row["id"] for row in found}
     ended = [row for row in found if row["ended"]] + [_describe_missing(one, kind) for one in sorted(missing)]
     await resolve_mirrors(engine, environment_id, ended)
     return missing
@@ -171,14 +178,6 @@ def _resolve(environment_id: int, ended: Sequence[Record]) -> Plan[tuple[set[UUI
     followed = [row["id"] for row in batches if row["followed"]]
     waiters = yield from complete_targets(environment_id, targets, followed)
     return {row["id"] for row in rows}, waiters
-
-
-def _group_by_owner(engine: Engine, targets: Collection[UUID]) -> list[tuple[Engine, list[UUID]]]:
-    groups: dict[str, tuple[Engine, list[UUID]]] = {}
-    for target in targets:
-        owner = engine.at(target)
-        groups.setdefault(owner.key, (owner, []))[1].append(target)
-    return list(groups.values())
 
 
 def _describe_missing(target: UUID, kind: MirrorKind) -> dict[str, Any]:

@@ -21,7 +21,7 @@ then gets his answer. A tree that is on its way is in no list, for as long as it
 
 What can't be cut stays wanted, and is tried again by the sweep: a tree in which a run executes, until it waits or ends; one
 that waits for a run or token of another tree, or is waited for by one, in whatever store, until that has ended; runs in the
-line of an order key, or delayed under a debounce key, until they have ended or are due. Of what has ended, whoever was told
+line of an order key, or delayed under a debounce key, until they have ended or are due; a batch until it is sealed. Of what has ended, whoever was told
 of it keeps a mirror (``mirrors``), on both sides, so that a tree can be told again where it is now.
 
 Keys stand for ids, so they stay as they are. A tree may move any number of times, back too: each store says where it sent a

@@ -22,6 +22,7 @@ from headrace.engine.completions import settle_ends
 from headrace.engine.control_copies import copying
 from headrace.engine.dev_sessions import end_lapsed_session
 from headrace.engine.engine import Engine
+from headrace.engine.moves import carry_on_moves
 from headrace.engine.relay import relay_outbox, relaying
 from headrace.engine.rescues import find_pinned_lanes, rescue_arguments, worker_lost_error
 from headrace.engine.ticks import fire_due
@@ -58,6 +59,7 @@ class SweepReport:
     runs_scheduled: int = 0
     runs_repaired: int = 0
     bulk_members: int = 0
+    trees_moved: int = 0
     environments: set[int] = field(default_factory=set)
     unfinished: bool = False
     """Whether there is more of what is done bit by bit: it is gone on with at once, after a look at all the rest."""
@@ -127,6 +129,7 @@ async def _sweep_once(engine: Engine) -> SweepReport:
         more = any([await engine.store.run_plan(_elected(step(report, engine))) for step in _STEPS])
     await engine.store.run_plan(_elected(_close_lanes()))
     await _carry_on_bulk_actions(report, engine)
+    report.trees_moved += await carry_on_moves(engine)
     for environment_id in report.environments:
         engine.notices.runs_ready(environment_id)
         engine.notices.runs_done(environment_id)

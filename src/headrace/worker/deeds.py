@@ -52,7 +52,6 @@ from headrace.ids import (
     mint_token_id,
     parse_batch_id,
     parse_token_id,
-    store_of,
 )
 from headrace.payloads import STORED_TYPE
 from headrace.protocol.batches import CreateBatch
@@ -82,7 +81,7 @@ class Deeds:
         match op:
             case ops.TriggerRun():
                 options = self._check(op.task, _with_tags(op.options, run, inherit=op.inherit_tags))
-                return ChildRun(mint_run_id(store_of(run.id)), op.task, Packet(op.payload), options, op.awaited)
+                return ChildRun(mint_run_id(self._engine.key), op.task, Packet(op.payload), options, op.awaited)
             case ops.OpenBatch():
                 items = None if op.items is None else self._store_items(op.items, run, inherit=op.inherit_tags)
                 request = CreateBatch(
@@ -91,7 +90,7 @@ class Deeds:
                     parent_run_id=format_run_id(run.id),
                     start=op.start,
                 )
-                return ChildBatch(mint_batch_id(store_of(run.id)), request, items)
+                return ChildBatch(mint_batch_id(self._engine.key), request, items)
             case ops.KeepPage():
                 return Result(Packet(op.data))
             case ops.EndStep():
@@ -101,7 +100,7 @@ class Deeds:
             case ops.AddTags():
                 return TagsAddition(op.tags)
             case _:
-                return self._describe_wait(run, op)
+                return self._describe_wait(op)
 
     def _store_items(self, given: list[ops.ItemData], run: ClaimedRun, *, inherit: bool) -> list[StoredItem]:
         most = self._engine.settings.batch_max_items
@@ -123,7 +122,7 @@ class Deeds:
         refuse_options(task, options, self._engine.settings.metadata_max_size)
         return options
 
-    def _describe_wait(self, run: ClaimedRun, op: Any) -> Deed:
+    def _describe_wait(self, op: Any) -> Deed:
         match op:
             case ops.FollowBatch():
                 return Following(_batch_id(op.batch_id), op.settled)
@@ -131,7 +130,7 @@ class Deeds:
                 return Timer(op.seconds, op.until)
             case ops.MakeToken():
                 return NewToken(
-                    mint_token_id(store_of(run.id)),
+                    mint_token_id(self._engine.key),
                     _keep_token,
                     op.timeout,
                     op.tags,

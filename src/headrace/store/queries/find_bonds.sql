@@ -1,5 +1,5 @@
--- What ties a tree, which the caller has locked, to others that go on without it: whatever waits, of either, for the other, and
--- runs that have to be in a line with others. A few. Indexes: move_members_pkey, journal_pkey, journal_waiters, runs_pkey,
+-- What ties a tree, which the caller has locked, to others that go on without it: whatever waits, of either, for the other, runs
+-- that have to be in a line with others, and batches that get items still. A few. Indexes: move_members_pkey, journal_pkey, journal_waiters, runs_pkey,
 -- batch_aliases_pkey, batch_aliases_by_run, interests_pkey, outbox_by_target.
 SELECT b.what, b.id, b.other FROM (
     SELECT 'waits for' AS what, j.run_id AS id, j.target AS other
@@ -37,6 +37,11 @@ SELECT b.what, b.id, b.other FROM (
         EXISTS (SELECT FROM headrace.interests AS i WHERE i.environment_id = $2::integer AND i.target_id = m.id)
         OR EXISTS (SELECT FROM headrace.outbox AS o WHERE o.environment_id = $2::integer AND o.target_id = m.id)
     )
+    UNION ALL
+    SELECT 'is being filled', b.id, NULL
+    FROM headrace.move_members AS m
+    JOIN headrace.batches AS b ON b.environment_id = $2::integer AND b.id = m.id
+    WHERE m.move_id = $1::uuid AND m.kind = 'batch' AND b.status = 'PENDING' AND b.sealed_at IS NULL
     UNION ALL
     SELECT CASE WHEN r.order_key IS NOT NULL THEN 'has its turn among the runs of an order key' ELSE 'is delayed under a debounce key' END,
         m.id, NULL

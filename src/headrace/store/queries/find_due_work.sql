@@ -19,6 +19,7 @@ SELECT e.elected AND (
     )
     OR EXISTS (SELECT FROM headrace.bulk_actions WHERE status = 'PENDING')
     OR p.parts
+    OR EXISTS (SELECT FROM headrace.moves)
     OR EXISTS (SELECT FROM headrace.idempotency_keys WHERE expires_at <= headrace.clock())
     OR coalesce((SELECT true FROM headrace.journal AS j WHERE j.canceling ORDER BY j.environment_id, j.run_id LIMIT 1), false)
     OR EXISTS (
