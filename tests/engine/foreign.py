@@ -112,10 +112,18 @@ async def finish_all(
 ) -> list[ClaimedRun]:
     """A worker of that store ends what is ready there."""
     claimed = await claim(engine, lease)
-    error = None if status is RunStatus.COMPLETED else {"type": "STRING_ERROR", "raw": "made to fail"}
+    error: dict[str, object] | None = None
+    if status is not RunStatus.COMPLETED:
+        error = {"type": "STRING_ERROR", "raw": "made to fail"}
     ends = [Finish(run.id, run.attempt, status, OUTPUT, error=error) for run in claimed if only in (None, run.id)]
     assert await completions.finish_runs(engine, lease, ends) == set()
     return claimed
+
+
+class Single(str):
+    """The name of a statement that was sent by itself, in no plan."""
+
+    __slots__ = ()
 
 
 class HeldFetchStore(HeldStore):
@@ -127,17 +135,16 @@ class HeldFetchStore(HeldStore):
             rows = await connection.fetch(Statement(name, args).sql, *args)
         await self.hold.pass_by(f"after:{name}")
         if name != "send_notice":
-            self.sent.append(name)
+            self.sent.append(Single(name))
         return rows
 
 
 @asynccontextmanager
 async def sending_here(engine: Engine) -> AsyncGenerator[list[str]]:
     """What is sent to that store meanwhile, but for hints."""
-    async with holding_here(engine, "") as hold:
+    async with holding_here(engine, ""):
         store = engine.store
         assert isinstance(store, HeldFetchStore)
-        del hold
         yield store.sent
 
 

@@ -10,15 +10,17 @@ import pytest
 from headrace.engine import batches, cancels, claims, completions, sweeps, tokens
 from headrace.engine.audits import AuditPlace, audit_once
 from headrace.engine.batch_audit import audit_batches
-from headrace.engine.deeds import TokenWait
+from headrace.engine.deeds import NewToken, TokenWait
 from headrace.engine.engine import Engine
 from headrace.engine.mirrors import MirrorPlace, audit_mirrors, mirror_targets
 from headrace.engine.outcomes import BatchCreated, Finish, Packet, StoredItem
 from headrace.engine.relay import deliver_mail, relay_outbox
-from headrace.ids import mint_batch_id, mint_run_id, mint_token_id
+from headrace.engine.token_outcomes import TokenCreated, TokenExists
+from headrace.ids import mint_batch_id, mint_run_id, mint_token_id, store_of
 from headrace.protocol.batches import CreateBatch
 from headrace.protocol.options import RunOptions
 from headrace.protocol.statuses import RunStatus
+from headrace.protocol.tokens import CreateToken
 from tests.engine.foreign import (
     OUTPUT,
     Waiter,
@@ -452,6 +454,44 @@ async def test_a_batch_that_is_filled_while_an_end_is_told_counts_it_once(fleet:
         assert batch is not None
         assert (batch.settled, batch.succeeded, str(batch.status)) == (1, 1, "COMPLETED")
     await assert_all_well([s1])
+
+
+# Keys of tokens
+
+
+async def make_keyed_token(waiter: Waiter, key: str, name: str) -> tuple[UUID, bool]:
+    """The token of a key, as a run is told it, and whether it was there."""
+    engine = waiter.engine
+    made = NewToken(
+        mint_token_id(engine.key), lambda one, is_cached: Packet(f"{one} {is_cached}".encode()), None, [], key, None
+    )
+    [point] = await waiter.write(made, name=name)
+    assert point.value.data is not None
+    token_id, is_cached = point.value.data.decode().split()
+    return UUID(token_id), is_cached == "True"
+
+
+async def test_a_key_of_a_token_stands_for_one_in_all_stores(fleet: list[Engine]) -> None:
+    home, s1, s2 = fleet
+    first, second, third = [await Waiter.start(one) for one in (s1, s2, home)]
+    token_id, is_cached = await make_keyed_token(first, "k", "token")
+    assert not is_cached
+    assert store_of(token_id) == s1.key
+    for waiter in (first, second, third):
+        assert await make_keyed_token(waiter, "k", "again") == (token_id, True)
+    request = CreateToken(idempotency_key="k")
+    for request_id in (None, "r", "r"):
+        answer = await tokens.create_token(home, 1, mint_token_id(), request, request_id=request_id)
+        assert isinstance(answer, TokenExists)
+        assert answer.token.id == token_id
+    answer = await tokens.create_token(home, 1, mint_token_id(), CreateToken(idempotency_key="other"))
+    assert isinstance(answer, TokenCreated)
+    assert await make_keyed_token(second, "other", "other") == (answer.token.id, True)
+    await second.write(TokenWait(token_id))
+    await second.sleep()
+    await complete(home, token_id)
+    await relay_outbox(s1)
+    await assert_told(second)
 
 
 # What is lost, and who is away

@@ -308,7 +308,7 @@ def _make_children(
     others: list[tuple[_Row, UUID]] = []
     deeds = [write.deed for write in writes if isinstance(write.deed, ChildRun)]
     yield from hold_order_keys(
-        environment_id, [(child.task, child.options) for child in deeds]
+        environment_id, [(child.task, child.options) for child in deeds], lanes.store
     )  # before its other keys
     targets = yield from _claim_keys(environment_id, writes, settings)
     for write in writes:

@@ -51,6 +51,14 @@ class TokenExists:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenElsewhere:
+    """As TokenExists, of a token that another store has."""
+
+    token_id: UUID
+    cached: bool
+
+
+@dataclass(frozen=True, slots=True)
 class TokenRefused:
     """A token that can't be made for what was asked: HTTP ``status`` and a sentence."""
 

@@ -7,6 +7,7 @@ before, and is seen, or after, and sees the point. Both lock the token before th
 
 from __future__ import annotations
 
+import contextlib
 import operator
 from collections import defaultdict
 from collections.abc import Iterable
@@ -18,12 +19,21 @@ from uuid import UUID
 from headrace.durations import Duration
 from headrace.engine.engine import Engine
 from headrace.engine.environments import Environment, read_environment
+from headrace.engine.foreign_keys import reserve_keys
 from headrace.engine.forwards import ask_owner
-from headrace.engine.idempotency import REQUEST_SCOPE, KeyClaim, claim_keys, fingerprint_request, hash_key
+from headrace.engine.idempotency import (
+    REQUEST_SCOPE,
+    KeyClaim,
+    KeyMovedError,
+    claim_keys,
+    fingerprint_request,
+    hash_key,
+)
 from headrace.engine.outcomes import JSON_TYPE, KeyConflict, Packet
 from headrace.engine.token_outcomes import (
     TokenCompleted,
     TokenCreated,
+    TokenElsewhere,
     TokenExists,
     TokenFilter,
     TokenMissing,
@@ -78,11 +88,23 @@ async def create_token(
         order = _Order.read(request.timeout, request.tags, request.idempotency_key, request.idempotency_key_ttl)
     except ValueError as error:
         return TokenRefused(422, str(error))
-    plan = _make_token(environment_id, engine.settings, token_id, order, None)
-    if request_id is None:
-        return await engine.store.run_plan(plan)
-    once = _make_once(environment_id, engine.settings, token_id, request, request_id, plan)
-    return await engine.store.run_plan(once)
+    settings = engine.settings
+    claims = claim_token(token_id, order.key, order.key_ttl, settings)
+    if request_id is not None:
+        claims.append(_claim_request(token_id, request, request_id, settings))
+    while True:
+        await reserve_keys(engine, environment_id, claims)
+        plan = _make_token(environment_id, settings, token_id, order, None)
+        if request_id is not None:
+            plan = _make_once(environment_id, _claim_request(token_id, request, request_id, settings), plan)
+        with contextlib.suppress(KeyMovedError):
+            return await _find_elsewhere(engine, environment_id, await engine.store.run_plan(plan))
+
+
+def claim_token(token_id: UUID, key: str | None, key_ttl: Duration | None, settings: Settings) -> list[KeyClaim]:
+    """What a token claims: its idempotency key, where it has one. Raises ValueError saying what is allowed."""
+    key, ttl = read_key(key), read_key_ttl(key_ttl)
+    return [KeyClaim(TOKEN_SCOPE, key, token_id, settings.idempotency_key_ttl if ttl is None else ttl)] if key else []
 
 
 def make_token(
@@ -95,7 +117,7 @@ def make_token(
     idempotency_key: str | None = None,
     idempotency_key_ttl: Duration | None = None,
     run_id: UUID | None = None,
-) -> Plan[TokenCreated | TokenExists | TokenRefused]:
+) -> Plan[TokenCreated | TokenExists | TokenElsewhere | TokenRefused]:
     """Plan: one token, unless its idempotency key stands for one already. TokenRefused where what is asked for can't be.
 
     ``token_id`` is the caller's: run again with the same one, the plan does nothing and finds what it made. ``timeout`` is
@@ -218,15 +240,16 @@ async def list_tokens(
 
 def _make_token(
     environment_id: int, settings: Settings, token_id: UUID, order: _Order, run_id: UUID | None
-) -> Plan[TokenCreated | TokenExists]:
+) -> Plan[TokenCreated | TokenExists | TokenElsewhere]:
     key_ttl = None
     if order.key is not None:
         if made := (yield from _find_token(environment_id, token_id)):
             return TokenCreated(made)  # before the key is asked: it may stand for another one by now
-        key_ttl = settings.idempotency_key_ttl if order.key_ttl is None else order.key_ttl
-        [holder] = yield from claim_keys(environment_id, [KeyClaim(TOKEN_SCOPE, order.key, token_id, key_ttl)])
+        [claim] = claim_token(token_id, order.key, order.key_ttl, settings)
+        key_ttl = claim.ttl
+        [holder] = yield from claim_keys(environment_id, [claim])
         if holder.target_id != token_id:
-            return TokenExists((yield from _get_token(environment_id, holder.target_id)), cached=True)
+            return (yield from _find_holder(environment_id, holder.target_id, cached=True))
     timeout, timeout_at = (None, order.ends) if isinstance(order.ends, datetime) else (order.ends, None)
     rows = yield from query(
         "insert_token", environment_id, token_id, run_id, order.tags, order.key, key_ttl, timeout, timeout_at
@@ -234,26 +257,40 @@ def _make_token(
     return TokenCreated(_read_token(rows[0]) if rows else (yield from _get_token(environment_id, token_id)))
 
 
-def _make_once(
-    environment_id: int,
-    settings: Settings,
-    token_id: UUID,
-    request: CreateToken,
-    request_id: str,
-    plan: Plan[TokenCreated | TokenExists],
-) -> Plan[TokenCreated | TokenExists | KeyConflict]:
-    """Plan: ``plan``, unless this same request was served before."""
+def _claim_request(token_id: UUID, request: CreateToken, request_id: str, settings: Settings) -> KeyClaim:
     fingerprint = fingerprint_request([TOKEN_SCOPE, "create", request])
-    claim = KeyClaim(REQUEST_SCOPE, request_id, token_id, settings.request_key_ttl, fingerprint)
+    return KeyClaim(REQUEST_SCOPE, request_id, token_id, settings.request_key_ttl, fingerprint)
+
+
+def _make_once(
+    environment_id: int, claim: KeyClaim, plan: Plan[TokenCreated | TokenExists | TokenElsewhere]
+) -> Plan[TokenCreated | TokenExists | TokenElsewhere | KeyConflict]:
+    """Plan: ``plan``, unless this same request was served before."""
     [holder] = yield from claim_keys(environment_id, [claim])
-    if holder.target_id != token_id:
-        if holder.fingerprint != fingerprint:
+    if holder.target_id != claim.target_id:
+        if holder.fingerprint != claim.fingerprint:
             return KeyConflict("This request id was used before, for another request. Use a new one for each request.")
-        return TokenExists((yield from _get_token(environment_id, holder.target_id)), cached=False)
+        return (yield from _find_holder(environment_id, holder.target_id, cached=False))
     answer = yield from plan
-    if isinstance(answer, TokenExists):
-        yield from query("retarget_key", environment_id, REQUEST_SCOPE, hash_key(request_id), answer.token.id)
+    if not isinstance(answer, TokenCreated):
+        there = answer.token.id if isinstance(answer, TokenExists) else answer.token_id
+        yield from query("retarget_key", environment_id, REQUEST_SCOPE, hash_key(claim.key), there)
     return answer
+
+
+def _find_holder(environment_id: int, token_id: UUID, *, cached: bool) -> Plan[TokenExists | TokenElsewhere]:
+    """Plan: the token that a key stands for."""
+    token = yield from _find_token(environment_id, token_id)
+    return TokenExists(token, cached) if token else TokenElsewhere(token_id, cached)
+
+
+async def _find_elsewhere(engine: Engine, environment_id: int, answer: CreateAnswer | TokenElsewhere) -> CreateAnswer:
+    """``answer``, with the token itself where a key stands for one of another store."""
+    if not isinstance(answer, TokenElsewhere):
+        return answer
+    found = await find_token(engine, environment_id, answer.token_id)
+    assert found is not None, "reserve_keys has looked"
+    return TokenExists(found, answer.cached)
 
 
 def _find_token(environment_id: int, token_id: UUID) -> Plan[TokenView | None]:
@@ -262,7 +299,7 @@ def _find_token(environment_id: int, token_id: UUID) -> Plan[TokenView | None]:
 
 
 def _get_token(environment_id: int, token_id: UUID) -> Plan[TokenView]:
-    """Plan: a token that a key stands for: it is made in the transaction that claims the key, so it is there."""
+    """Plan: a token that is there: this plan was run before."""
     [row] = yield from query("find_token", environment_id, token_id)
     return _read_token(row)
 
