@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.cli.doctor import judge_embedded, judge_python, judge_schema, judge_server
+from headrace.cli.doctor import judge_embedded, judge_python, judge_schema, judge_server, judge_stores
+from headrace.store.checks import Examined, Problem, StoreFacts
 
 WELL = {
     "version_number": 180004,
@@ -60,6 +61,21 @@ def test_what_is_wrong_with_the_tables_is_a_warning(change, wrong):
     findings = list(judge_schema({**BUSY, **change}))
     assert [finding.check for finding in findings if finding.state == "warn"] == wrong
     assert all(finding.todo for finding in findings if finding.state != "ok")
+
+
+def test_stores_are_judged_and_home_is_not_judged_twice():
+    facts = [StoreFacts(name, f"db/{name}", version="18.4") for name in ("home", "s1", "s2", "s3")]
+    problems = [
+        Problem("home", "said already.", "", kind="schema"),
+        Problem("home", "Deaf.", "Listen.", kind="listen"),
+        Problem("s1", "Away.", "Wake it.", "warn", "unreachable"),
+        Problem("s2", "Late.", "Set it.", "warn", "clock"),
+    ]
+    found = {finding.check: finding for finding in judge_stores(Examined(facts, problems))}
+    states = {"store home": "fail", "store s1": "fail", "store s2": "warn", "store s3": "ok"}
+    assert {check: finding.state for check, finding in found.items()} == states
+    assert (found["store home"].seen, found["store home"].todo) == ("Deaf.", "Listen.")
+    assert list(judge_stores(Examined(facts[:1], []))) == []
 
 
 def test_an_old_python_and_a_missing_extra():
