@@ -29,7 +29,7 @@ from headrace.engine.idempotency import (
 from headrace.engine.items import BUSY_DELAY, RunsBusyError, claim_items, insert_items
 from headrace.engine.lanes import LaneFinder
 from headrace.engine.mirrors import UnmirroredError, mirror_targets
-from headrace.engine.ordering import hold_order_keys
+from headrace.engine.ordering import OrderRefusedError, hold_order_keys
 from headrace.engine.outcomes import (
     JSON_TYPE,
     BatchCreated,
@@ -111,7 +111,7 @@ async def submit_batch(
     """
     if refused := _refuse_batch(request, engine.settings):
         return refused
-    engine = _choose_store(engine, request)
+    engine = _choose_store(engine, request, items)
     lanes = LaneFinder(environment_id, engine.lanes)
     batch_id = mint_batch_id(engine.key)
     claims = _claim_batch(request, request_id, batch_id, items, engine.settings)
@@ -134,6 +134,8 @@ async def submit_batch(
         except RunsBusyError:
             lanes.met.clear()
             await asyncio.sleep(BUSY_DELAY)
+        except OrderRefusedError as error:
+            return BatchRefused(422, str(error))
         except KeyMovedError:
             lanes.met.clear()
         except UnmirroredError as others:
@@ -148,10 +150,17 @@ async def submit_batch(
     return answer
 
 
-def _choose_store(engine: Engine, request: CreateBatch) -> Engine:
-    """That of the parent, so that a tree is never in two stores; else any that takes roots."""
+def _choose_store(engine: Engine, request: CreateBatch, items: Sequence[StoredItem] = ()) -> Engine:
+    """That of the parent, so that a tree is never in two stores; else any that takes roots.
+
+    Home where items have order or debounce keys: these meet there, and nowhere else. A stream says so before it has sent them.
+    """
     parent = parse_run_id(request.parent_run_id) if request.parent_run_id else None
-    return engine.stores.pick() if parent is None else engine.at(parent)
+    if parent is not None:
+        return engine.at(parent)
+    if request.ordered or any(item.options and (item.options.order_key or item.options.debounce) for item in items):
+        return engine.home
+    return engine.stores.pick()
 
 
 async def admit_stream(
@@ -475,7 +484,7 @@ def fill_batch(
     if not isinstance(answer, BatchCreated):
         return answer
     batch = answer.batch
-    yield from hold_order_keys(environment_id, [(item.task, item.options) for item in items])
+    yield from hold_order_keys(environment_id, [(item.task, item.options) for item in items], lanes.store)
     for start in range(0, len(items), settings.ingest_chunk_items):
         chunk = items[start : start + settings.ingest_chunk_items]
         yield from insert_items(batch, chunk, lanes, settings, is_new=not may_repeat)
@@ -530,7 +539,8 @@ def _fill_open_batch(
         return BatchMissing()
     match judge_stream(read_batch(rows[0])):
         case StreamOpen(batch):
-            yield from hold_order_keys(lanes.environment_id, [(item.task, item.options) for item in items])
+            named = [(item.task, item.options) for item in items]
+            yield from hold_order_keys(lanes.environment_id, named, lanes.store)
             accepted = yield from insert_items(batch, items, lanes, settings)
             if hold is not None:
                 yield from hold()

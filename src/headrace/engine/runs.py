@@ -192,7 +192,7 @@ def _make_run(
     if (claim := asked.pop(REQUEST_SCOPE, None)) and (hit := (yield from _claim_request(environment_id, claim))):
         return hit
     # before its other keys: a batch does so too
-    yield from hold_order_keys(environment_id, [(order.task, order.options)])
+    yield from hold_order_keys(environment_id, [(order.task, order.options)], lanes.store)
     for claim in asked.values():
         [holder] = yield from claim_keys(environment_id, [claim])
         if holder.target_id != run_id:

@@ -18,7 +18,8 @@ class CreateBatch(Struct, frozen=True, rename="camel", omit_defaults=True):
     """Body of ``POST /api/v3/batches``.
 
     Ours beside the wire: no ``runCount`` opens a batch whose count its seal names; ``start`` says whether its runs may
-    start as they arrive ("add") or only once it is sealed ("seal").
+    start as they arrive ("add") or only once it is sealed ("seal"); ``ordered`` says that items will have order or debounce
+    keys, so that with several stores the batch is made where these meet.
     """
 
     run_count: RunCount | None = None
@@ -29,6 +30,7 @@ class CreateBatch(Struct, frozen=True, rename="camel", omit_defaults=True):
     idempotency_key_ttl: str | None = msgspec.field(default=None, name="idempotencyKeyTTL")
     idempotency_key_options: IdempotencyKeyOptions | None = None
     start: Literal["add", "seal"] = "add"
+    ordered: bool = False
 
 
 class CreateBatchResponse(Struct, frozen=True, rename="camel"):

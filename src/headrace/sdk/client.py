@@ -95,6 +95,8 @@ class _Common:
         create: dict[str, Any] = {"taskIdentifiers": [task_id(task)], "start": start}
         if run_count is not None:
             create["runCount"] = run_count
+        if source.has_meeting_keys:
+            create["ordered"] = True
         if key is not None:
             create["idempotencyKey"] = key
         if ttl is not None:

@@ -10,7 +10,10 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator
 from typing import Any, Final
 
+import msgspec
+
 from headrace.errors import BatchTriggerError
+from headrace.protocol.options import RunOptions
 
 SEGMENT_ITEMS: Final = 20_000
 SEGMENT_BYTES: Final = 8 * 1024 * 1024
@@ -18,6 +21,13 @@ _PIECE: Final = 64 * 1024
 _LINGER: Final = 0.05
 _SEGMENT_SECONDS: Final = 30.0
 """A slow producer's segment ends after so long: what the server has to say about it is heard then, not hours later."""
+
+
+class _Line(msgspec.Struct):
+    """What is read of a line."""
+
+    options: RunOptions | None = None
+
 
 Encode = Any
 """(index, item) -> one line of NDJSON."""
@@ -46,6 +56,12 @@ class ItemSource:
     async def read_ahead_async(self) -> None:
         """The same for an iterable of either kind."""
         self._put_back(await self.read_async())
+
+    @property
+    def has_meeting_keys(self) -> bool:
+        """Whether the item that was read ahead has an order or debounce key: with several stores these meet in one."""
+        options = msgspec.json.decode(self._ahead, type=_Line).options if self._ahead is not None else None
+        return options is not None and bool(options.order_key or options.debounce)
 
     def _put_back(self, line: bytes | None) -> None:
         if line is None:
