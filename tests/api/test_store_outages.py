@@ -82,10 +82,14 @@ async def test_clients_and_commands_say_what_is_missing(brittle: BrittleFleet, s
     home, there, _ = [format_run_id(one.run_id) for one in await trigger_everywhere(brittle)]
     brittle.server.kill()
     said = "store s2 does not answer: its runs are missing"
-    with Client(url=server.url, api_key=server.key) as client:
-        assert client.list_runs()["warnings"] == [said]
-        with pytest.warns(UserWarning, match=said):
-            assert [run["id"] for run in client.iterate_runs()] == [there, home]
+
+    def look() -> None:
+        with Client(url=server.url, api_key=server.key) as client:
+            assert client.list_runs()["warnings"] == [said]
+            with pytest.warns(UserWarning, match=said):
+                assert [run["id"] for run in client.iterate_runs()] == [there, home]
+
+    await asyncio.to_thread(look)
     env = {**os.environ, "HEADRACE_API_URL": server.url, "HEADRACE_API_KEY": server.key}
     shown = await asyncio.to_thread(run_headrace, "run", "list", env=env)
     assert shown.stderr.strip() == f"warning: {said}"
