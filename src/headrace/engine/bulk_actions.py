@@ -19,6 +19,7 @@ import msgspec
 
 from headrace.engine.bulk_parts import PartState, look_at_parts, read_parts, tend_parts
 from headrace.engine.engine import Engine
+from headrace.engine.forwards import find_moved
 from headrace.engine.idempotency import REQUEST_SCOPE, KeyClaim, claim_keys
 from headrace.engine.outcomes import KeyConflict, RunFilter
 from headrace.ids import HOME_STORE, mint_bulk_action_id
@@ -150,7 +151,13 @@ async def create_bulk_action(
     """
     action_id, engine = mint_bulk_action_id(), engine.home
     split = _split(engine, order)
-    absent = await _find_absent(engine, environment_id, split) if order.run_ids and split.elsewhere else set[UUID]()
+    absent = set[UUID]()
+    if order.run_ids and engine.stores.others():
+        absent = await _find_absent(engine, environment_id, split)
+        if absent:
+            await find_moved(engine, absent)
+            split = _split(engine, order)
+            absent = await _find_absent(engine, environment_id, split)
     try:
         answer = await engine.store.run_plan(
             _create(environment_id, action_id, order, split, absent, request_id, fingerprint, engine.settings)
@@ -240,13 +247,13 @@ def _split(engine: Engine, order: BulkOrder) -> _Split:
 
 
 async def _find_absent(engine: Engine, environment_id: int, split: _Split) -> set[UUID]:
-    """Which of the runs that are named are not there, in the other stores that answer."""
+    """Which of the runs that are named are not there, in the stores that answer."""
 
     async def ask(one: Engine) -> set[UUID]:
         rows = await one.store.fetch("find_run_ids", environment_id, split.run_ids[one.key])
         return set(split.run_ids[one.key]) - {row["id"] for row in rows}
 
-    asked = await engine.stores.gather_from(split.elsewhere, ask)
+    asked = await engine.stores.gather_from(split.run_ids, ask)
     return {run_id for absent in asked.answers for run_id in absent}
 
 

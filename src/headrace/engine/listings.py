@@ -18,6 +18,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from headrace.engine.engine import Engine
+from headrace.engine.forwards import ask_owner
 from headrace.engine.outcomes import RunFilter, RunPage
 from headrace.engine.rows import read_run
 from headrace.ids import at_store, first_id_at, item_run_id
@@ -71,7 +72,7 @@ async def list_runs(
         return await one.store.run_plan(plan)
 
     if wanted.batch_id is not None:  # all its runs are in its store
-        asked = Gathered([await ask(engine.at(wanted.batch_id))], [])
+        asked = Gathered([await ask_owner(engine, wanted.batch_id, ask, has_nothing)], [])
     else:
         asked = await engine.stores.gather(ask)
     rows, last = merge_chosen(asked.answers, limit, lambda row: row["id"], newest_first=not before)
@@ -80,6 +81,11 @@ async def list_runs(
         older = runs[0].id if runs else before
         return RunPage(runs[::-1], older=older, newer=last, missing=asked.missing)
     return RunPage(runs, older=last, newer=runs[0].id if runs and after else None, missing=asked.missing)
+
+
+def has_nothing(chosen: Chosen[Any]) -> bool:
+    """Whether a store has nothing to choose from: what is asked for may be in another one by now."""
+    return chosen == ([], None)
 
 
 def localize(wanted: RunFilter, store: str) -> RunFilter:

@@ -228,7 +228,7 @@ async def list_tokens(
         return rows[:limit], rows[limit - 1]["id"] if len(rows) > limit else None
 
     if wanted.token_id is not None:
-        asked = Gathered([await ask(engine.at(wanted.token_id))], [])
+        asked = Gathered([await ask_owner(engine, wanted.token_id, ask, lambda chosen: not chosen[0])], [])
     else:
         asked = await engine.stores.gather(ask)
     rows, last = merge_chosen(asked.answers, limit, lambda row: row["id"], newest_first=not before)
