@@ -38,7 +38,7 @@ async def finish_runs(engine: Engine, lease: WorkerLease, finishes: Sequence[Fin
     lanes = LaneFinder(lease.environment_id, engine.lanes, version=lease.version or None)
     ordered = sorted(finishes, key=lambda finish: finish.run_id)
     written: set[UUID] = set()
-    woken = False
+    woken = freed = False
     # Ends lock runs, then batches, then the runs that wait. A transaction that puts runs down locks those, so it must not
     # go on to batches: it would wait for an end that waits for it.
     for part in (
@@ -46,13 +46,18 @@ async def finish_runs(engine: Engine, lease: WorkerLease, finishes: Sequence[Fin
         [f for f in ordered if f.status == RunStatus.WAITING],
     ):
         if part:
-            some, any_woken = await engine.store.run_plan(_finish(lease, part, lanes))
+            some, any_woken, any_freed = await engine.store.run_plan(_finish(lease, part, lanes))
             written |= some
             woken = woken or any_woken
+            freed = freed or any_freed
     lanes.keep_lanes()
     engine.notices.runs_done(lease.environment_id)
-    if woken:
+    if woken or freed:
         engine.notices.runs_ready(lease.environment_id)
+    if freed:  # what was free under a limit may be for another store's runs
+        for other in engine.stores.all():
+            if other is not engine:
+                other.notices.runs_ready(lease.environment_id)
     return {finish.run_id for finish in finishes} - written
 
 
@@ -90,8 +95,8 @@ def settle_ends(environment_id: int, rows: Sequence[Record]) -> Plan[set[UUID]]:
     return (yield from complete_targets(environment_id, targets, followed))
 
 
-def _finish(lease: WorkerLease, finishes: Sequence[Finish], lanes: LaneFinder) -> Plan[tuple[set[UUID], bool]]:
-    """Plan: the ends, and what follows from them: which runs were written, and whether any waiter became ready."""
+def _finish(lease: WorkerLease, finishes: Sequence[Finish], lanes: LaneFinder) -> Plan[tuple[set[UUID], bool, bool]]:
+    """Plan: the ends, and what follows from them: which runs were written, whether any waiter became ready, and any slot free."""
     pins: set[LaneName] = {finish.pin for finish in finishes if finish.pin is not None} if lanes.version else set()
     found = (yield from lanes.find_lanes(pins)) if pins else {}
     # A column in which no run says anything is sent as an empty array, which unnest fills up with NULL.
@@ -120,12 +125,13 @@ def _finish(lease: WorkerLease, finishes: Sequence[Finish], lanes: LaneFinder) -
         yield from query("forget_points", lease.environment_id, list(ids), list(names))
     put_down = [row["id"] for row in rows if row["status"] == RunStatus.WAITING]
     # a slot of a queue, or the head of an order key, is free for another: its worker may be asleep
-    woken = bool(waiters) or any(row["frees"] for row in rows)
+    freed = any(row["frees"] for row in rows)
+    woken = bool(waiters)
     if put_down:
         resolved = yield from query("find_resolved_waiters", lease.environment_id, put_down)
         yield from wake_runs(lease.environment_id, [row["id"] for row in resolved])
         woken = woken or bool(resolved)
-    return written, woken
+    return written, woken, freed
 
 
 def _sparse(column: list[Any]) -> list[Any]:
