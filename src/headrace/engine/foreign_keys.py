@@ -35,6 +35,7 @@ from headrace.ids import store_of
 from headrace.protocol.statuses import KEY_FREEING_STATUSES
 from headrace.store.statements import Plan, query
 from headrace.store.store import run_plan_on
+from headrace.timeouts import answers_within
 
 YOUNG_SECONDS: Final = 2.0
 """For so long what a key is reserved for may still come."""
@@ -71,8 +72,7 @@ async def reserve_keys(engine: Engine, environment_id: int, claims: Sequence[Key
     ordered = {name: wanted[name] for name in sorted(wanted)}
     while True:
         try:
-            async with asyncio.timeout(engine.settings.store_patience):
-                return await _reserve(engine, environment_id, ordered)
+            return await _reserve(engine, environment_id, ordered)
         except _ReservedError:
             await asyncio.sleep(_PAUSE)
 
@@ -108,7 +108,8 @@ async def _reserve(engine: Engine, environment_id: int, wanted: dict[_Name, KeyC
             for name, row in held.items()
             if name in others and name not in over
         ]
-        await engine.store.run_plan(_seed(environment_id, sorted([*own, *found], key=lambda seed: seed.name)))
+        seeds = _seed(environment_id, sorted([*own, *found], key=lambda seed: seed.name))
+        await answers_within(engine.store.run_plan(seeds), engine.settings.store_patience)
 
 
 async def _find_over(home: Engine, environment_id: int, others: dict[_Name, UUID], young: set[_Name]) -> set[_Name]:
@@ -133,7 +134,8 @@ async def _find_over(home: Engine, environment_id: int, others: dict[_Name, UUID
         by_store[store_of(target)][name] = target
     for key, some in by_store.items():
         if key != home.key:  # where it would be made, if that is still to come: home's own row is locked here
-            freed |= await home.stores.named(key).store.run_plan(_void(environment_id, some))
+            voiding = home.stores.named(key).store.run_plan(_void(environment_id, some))
+            freed |= await answers_within(voiding, home.settings.store_patience)
         else:
             freed |= some.keys()
     return freed
@@ -146,7 +148,7 @@ async def _look(home: Engine, environment_id: int, targets: Any, state: dict[UUI
     stores = [home.stores.named(key).store for key in by_store]
     answers = await asyncio.gather(
         *(
-            store.fetch("find_key_targets", environment_id, some)
+            answers_within(store.fetch("find_key_targets", environment_id, some), home.settings.store_patience)
             for store, some in zip(stores, by_store.values(), strict=True)
         )
     )

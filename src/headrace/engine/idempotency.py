@@ -89,20 +89,22 @@ async def reset_key(engine: Engine, environment_id: int, task: str, key: str) ->
     return bool(await engine.store.fetch("reset_key", environment_id, task_scope(task), hash_key(key)))
 
 
-def claim_keys(environment_id: int, claims: Sequence[KeyClaim]) -> Plan[list[KeyHolder]]:
+def claim_keys(environment_id: int, claims: Sequence[KeyClaim], *, settled: bool = True) -> Plan[list[KeyHolder]]:
     """Plan: claims keys and says, claim by claim, what each stands for: the claim's own target where it won.
 
     ``claims`` may not name a (scope, key) twice. The rows stay locked until the transaction ends, so what is read here
-    can't be freed before it is used.
+    can't be freed before it is used. With ``settled`` the targets are made in this transaction, and a key that is only
+    reserved, for another target, raises KeyMovedError.
     """
     scopes = [claim.scope for claim in claims]
     hashes = [claim.key_hash for claim in claims]
+    targets = [claim.target_id for claim in claims]
     won = yield from query(
         "claim_keys",
         environment_id,
         scopes,
         hashes,
-        [claim.target_id for claim in claims],
+        targets,
         [claim.fingerprint for claim in claims],
         [claim.ttl for claim in claims],
     )
@@ -111,9 +113,12 @@ def claim_keys(environment_id: int, claims: Sequence[KeyClaim]) -> Plan[list[Key
     # a statement of its own: it sees the commit that the claim may have waited for
     rows = yield from query("find_keys", environment_id, scopes, hashes)
     held = {(row["scope"], bytes(row["key_hash"])): row for row in rows}
-    if any(row["target_id"] == VOID for row in rows):
-        raise KeyMovedError
-    return [
-        KeyHolder(held[scope, key_hash]["target_id"], held[scope, key_hash]["fingerprint"])
-        for scope, key_hash in zip(scopes, hashes, strict=True)
-    ]
+    found = [held[name] for name in zip(scopes, hashes, strict=True)]
+    if settled and any(row["reserved"] or row["target_id"] == VOID for row in found):
+        if any(
+            row["target_id"] != target and (row["reserved"] or row["target_id"] == VOID)
+            for row, target in zip(found, targets, strict=True)
+        ):
+            raise KeyMovedError
+        yield from query("settle_keys", environment_id, scopes, hashes, targets)
+    return [KeyHolder(row["target_id"], row["fingerprint"]) for row in found]

@@ -11,6 +11,7 @@ import hmac
 from collections.abc import Sequence
 
 from headrace.engine.batches import CreateAnswer, fill_batch
+from headrace.engine.idempotency import KeyMovedError
 from headrace.engine.keys import hash_secret
 from headrace.engine.lanes import LaneFinder
 from headrace.engine.mirrors import UnmirroredError
@@ -22,6 +23,11 @@ from headrace.protocol.options import RunOptions
 from headrace.settings import Settings
 from headrace.store.statements import Plan, query
 
+_KEY_ELSEWHERE = BatchRefused(
+    409,
+    "An idempotency key stands for something that another store has, which can't be looked at in this transaction. Trigger "
+    "without connection=.",
+)
 _UNKNOWN_KEY = BatchRefused(401, "Invalid API key")
 
 
@@ -32,7 +38,12 @@ def trigger_in_transaction(
     environment_id = yield from _find_environment(api_key)
     if not isinstance(environment_id, int):
         return environment_id
-    return (yield from make_run(task, packet, options, LaneFinder(environment_id), settings, traceparent=traceparent))
+    try:
+        return (
+            yield from make_run(task, packet, options, LaneFinder(environment_id), settings, traceparent=traceparent)
+        )
+    except KeyMovedError:
+        return _KEY_ELSEWHERE
 
 
 def submit_in_transaction(
@@ -51,19 +62,9 @@ def submit_in_transaction(
         answer = yield from fill_batch(
             environment_id, request, items, LaneFinder(environment_id), settings, traceparent=traceparent
         )
-    except UnmirroredError:
-        return BatchRefused(
-            409,
-            "The idempotency key of an item stands for a run that another store has, which can't be waited for in this "
-            "transaction. Submit the batch without connection=.",
-        )
-    if isinstance(answer, BatchElsewhere):
-        return BatchRefused(
-            409,
-            "The idempotency key stands for a batch that another store has, which can't be read in this transaction. Submit it "
-            "without connection=.",
-        )
-    return answer
+    except (KeyMovedError, UnmirroredError):
+        return _KEY_ELSEWHERE
+    return _KEY_ELSEWHERE if isinstance(answer, BatchElsewhere) else answer
 
 
 def _find_environment(api_key: str) -> Plan[int | BatchRefused]:
