@@ -31,13 +31,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-import asyncpg
 import psutil
 
 from benchmarks.stores_model import Figures, predict_shared_drain
 from headrace.bench.database import await_true, connected, empty_database
 from headrace.bench.ingest import make_body, stream_batch
 from headrace.bench.processes import running_server, running_worker
+from headrace.engine.engine import Engine
+from headrace.engine.environments import find_environment
+from headrace.engine.outcomes import Packet
+from headrace.engine.runs import trigger_run
+from headrace.protocol.options import RunOptions
+from headrace.settings import Settings
 from headrace.store.embedded import DATABASE, EmbeddedPostgres
 from headrace.store.migrate import migrate_database
 
@@ -50,24 +55,10 @@ _INGEST_ITEMS: Final = 200_000
 _IDLE_SECONDS: Final = 30.0
 _SETTLE_SECONDS: Final = 5.0
 _READS: Final = 10_000
-_CLAIMS: Final = 10_000
+_CLAIMS: Final = 5_000
 _CLAIMERS: Final = 10
 _SAMPLE_SECONDS: Final = 0.2
 _QUICK: Final = 3
-
-_KEYS_TABLE: Final = """
-DROP TABLE IF EXISTS public.headrace_bench_keys;
-CREATE TABLE public.headrace_bench_keys (
-    environment_id integer NOT NULL, task text NOT NULL, key text NOT NULL, run_id uuid NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT now(), expires_at timestamptz NOT NULL DEFAULT now() + interval '30 days',
-    PRIMARY KEY (environment_id, task, key)
-)"""
-"""Of the shape of idempotency_keys: a claim at the home store is one row of it, committed."""
-
-_CLAIM_KEY: Final = """
-INSERT INTO public.headrace_bench_keys (environment_id, task, key, run_id) VALUES (1, 'noop', $1, $2)
-ON CONFLICT (environment_id, task, key) DO NOTHING
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +192,16 @@ def main() -> int:
             drain_others_cores=0.0,
             ingest_items_per_s=bench["ingest_http_items_per_s"],
         )
-    told = {"figures": asdict(figures), "drains": [asdict(drain) for drain in drains]}
-    sys.stdout.write(format_report(figures, drains) + "\n")
+    told = {
+        "how": f"benchmarks.stores_local, {time.strftime('%Y-%m-%d')}; rates of one store: {'headrace bench' if options.bench else 'the same run'}",
+        "figures": asdict(figures),
+        "drains": [asdict(drain) for drain in drains],
+    }
+    for name, value in asdict(figures).items():
+        sys.stdout.write(f"{name:32} {value:g}\n")
+    for drain in drains:
+        predicted = predict_shared_drain(figures, drain.stores, others_cores=drain.others_cores)
+        sys.stdout.write(f"{drain}: predicted {predicted:,.0f}, {predicted / drain.runs_per_s - 1:+.0%}\n")
     if not options.quick:
         options.out.parent.mkdir(exist_ok=True)
         options.out.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
@@ -230,7 +229,7 @@ def measure_all(
     progress("small statements")
     calm()
     reads = _run(measure_reads(one.home, _READS // part))
-    claims = _run(measure_claims(one, _CLAIMS // part))
+    claims = _run(measure_claims(installations[2], _CLAIMS // part))
     progress(f"  {reads} {claims}")
     drains: list[Drain] = []
     for turn in range(tries):
@@ -260,7 +259,6 @@ def measure_all(
         idle_server_store_cpu_ms_per_s=server.store_ms,
         read_client_cpu_us=round(reads.headrace * 1e6, 1),
         read_store_cpu_us=round(reads.postgres * 1e6, 1),
-        key_claims_per_s=round(claims.at),
         key_claim_store_cpu_us=round(claims.postgres * 1e6, 1),
     )
     return figures, drains
@@ -350,40 +348,35 @@ async def measure_reads(url: str, reads: int) -> Use:
     return Use(1.0, (after[0] - before[0]) / reads, (after[1] - before[1]) / reads, 0.0)
 
 
-async def measure_claims(installation: Installation, claims: int) -> Use:
-    """Claims of a key a second (``at``), each a commit, by ten connections; and the CPU seconds of one."""
-    async with connected(installation.home) as connection:
-        await connection.execute(_KEYS_TABLE)
-    pool: asyncpg.Pool[Any] = await asyncpg.create_pool(installation.home, min_size=_CLAIMERS, max_size=_CLAIMERS)
+async def measure_claims(installation: Installation, triggers: int) -> Use:
+    """Triggers a second (``at``) of runs whose request has an id, ten at once, all of them put in another store than home.
+
+    And the CPU seconds of the home store for one of them, which are for its key alone: every request of the SDKs has one.
+    """
+    await _weigh(installation.home, "s1")
+    settings = Settings(database_url=installation.home, stores=installation.environment["HEADRACE_STORES"])
+    engine = await Engine.open(settings)
     try:
+        environment = await find_environment(engine, "dev")
+        if environment is None:
+            raise RuntimeError("there is no environment dev")
+        left = iter(range(triggers))
+
+        async def trigger() -> None:
+            for _ in left:
+                await trigger_run(
+                    engine, environment.id, "noop", Packet(b"1"), RunOptions(), request_id=uuid.uuid4().hex
+                )
+
+        await trigger_run(engine, environment.id, "noop", Packet(b"1"), RunOptions())  # its lane
         postmaster = psutil.Process(installation.pids[0])
         before, started = _used_by(postmaster), time.perf_counter()
-        await asyncio.gather(*(_claim_keys(pool, claims // _CLAIMERS) for _ in range(_CLAIMERS)))
+        await asyncio.gather(*(trigger() for _ in range(_CLAIMERS)))
         seconds, after = time.perf_counter() - started, _used_by(postmaster)
-        await pool.execute("DROP TABLE public.headrace_bench_keys")
     finally:
-        await pool.close()
-    return Use(claims / seconds, 0.0, (after - before) / claims, 0.0)
-
-
-def format_report(figures: Figures, drains: Sequence[Drain]) -> str:
-    """The figures, and measured beside predicted drains, in Markdown."""
-    lines = [f"{name:32} {value:g}" for name, value in asdict(figures).items()]
-    lines += [
-        "",
-        "| Stores | Cores that others used | Measured, runs/s | Predicted | Error | CPU time of a run |",
-        "|---:|---:|---:|---:|---:|---:|",
-    ]
-    for count in sorted({drain.stores for drain in drains}):
-        of_count = [drain for drain in drains if drain.stores == count]
-        rate = _median(drain.runs_per_s for drain in of_count)
-        others = _median(drain.others_cores for drain in of_count)
-        cost = _median(drain.headrace_cpu_us + drain.postgres_cpu_us for drain in of_count)
-        predicted = predict_shared_drain(figures, count, others_cores=others)
-        lines.append(
-            f"| {count} | {others:.2f} | {rate:,.0f} | {predicted:,.0f} | {predicted / rate - 1:+.0%} | {cost:.0f} \u00b5s |"
-        )
-    return "\n".join(lines)
+        await engine.close()
+        await _weigh(installation.home, None)
+    return Use(triggers / seconds, 0.0, (after - before) / triggers, 0.0)
 
 
 @contextmanager
@@ -511,12 +504,6 @@ async def _count_finished(url: str, start: float, end: float) -> int:
             start,
             end,
         )
-
-
-async def _claim_keys(pool: asyncpg.Pool[Any], claims: int) -> None:
-    for _ in range(claims):
-        run_id = uuid.uuid4()
-        await pool.execute(_CLAIM_KEY, run_id.hex, run_id)
 
 
 async def _gather(coroutines: Any) -> list[Any]:

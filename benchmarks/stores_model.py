@@ -1,7 +1,7 @@
 """What a fleet of stores carries, worked out from what one store was measured to carry.
 
     python -m benchmarks.stores_model                    # the table of docs/explanation/scale.md
-    python -m benchmarks.stores_model --stores 40 --keyed 0.2 --pooled
+    python -m benchmarks.stores_model --stores 4 36 --keyed 0.2 --pooled
 
 Two models of one fleet, both deterministic and pure arithmetic:
 
@@ -67,8 +67,8 @@ class Figures:
     idle_server_store_cpu_ms_per_s: float
     read_client_cpu_us: float
     read_store_cpu_us: float
-    key_claims_per_s: float
     key_claim_store_cpu_us: float
+    """Of the home store, for one run in another store whose request or idempotency key is claimed at home."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +79,9 @@ class Fleet:
     workers: int
     servers: int
     keyed: float = 0.0
-    """The share of runs whose idempotency key is claimed at home, each in a transaction of its own."""
+    """The share of runs that are triggered one by one: each claims a key at home (of its request, or its own) unless it
+    is put there.
+    """
     home_weight: float = 1.0
     """The home store's weight for new runs, where the others have 1."""
     run_seconds: float = 0.0
@@ -148,12 +150,15 @@ def list_parts(figures: Figures, fleet: Fleet) -> tuple[Part, ...]:
     life, share = store_seconds(figures), fleet.home_share
     at_rest = _rest_of_store(figures, fleet)
     many = fleet.stores > 1
-    # with one store nobody asks for others, and a key is in the statement that makes the run
+    # with one store nobody asks for others
     polls = fleet.processes * REGISTRY_READS_PER_S * figures.read_store_cpu_us if many else 0.0
-    claims = fleet.keyed / figures.key_claims_per_s if many else 0.0
     crowded = count_connections(fleet) > fleet.max_connections
     parts = [
-        Part(HOME, at_rest + polls / (1e6 * fleet.store_cores), share * life + claims),
+        Part(
+            HOME,
+            at_rest + polls / (1e6 * fleet.store_cores),
+            share * life + fleet.keyed * (1 - share) * _seconds_of_claim(figures, fleet),
+        ),
         Part(
             WORKER,
             _rest_of_process(figures, fleet, figures.idle_worker_cpu_ms_per_s),
@@ -190,18 +195,25 @@ def size_fleet(figures: Figures, fleet: Fleet, *, spare: float = 0.2) -> Fleet:
 
     Where a process has no time left for work, because it is connected to so many stores, as many as there are stores.
     """
-    alone = list_parts(figures, replace(fleet, workers=1, servers=1))
-    most = min(part.most for part in alone if part.name in {HOME, STORE})
     left_of_worker = 1 - spare - _rest_of_process(figures, fleet, figures.idle_worker_cpu_ms_per_s)
     left_of_server = 1 - spare - _rest_of_process(figures, fleet, figures.idle_server_cpu_ms_per_s)
-    return replace(
-        fleet,
-        workers=max(
-            _count_needed(most * figures.drain_worker_cpu_us / 1e6, left_of_worker, fleet.stores),
-            math.ceil(most * fleet.run_seconds / fleet.concurrency / (1 - spare)),
-        ),
-        servers=_count_needed(most * figures.ingest_server_cpu_us / 1e6, left_of_server, fleet.stores),
-    )
+
+    def staff(runs_per_s: float) -> Fleet:
+        by_cores = _count_needed(runs_per_s * figures.drain_worker_cpu_us / 1e6, left_of_worker, fleet.stores)
+        by_slots = math.ceil(runs_per_s * fleet.run_seconds / fleet.concurrency / (1 - spare))
+        servers = _count_needed(runs_per_s * figures.ingest_server_cpu_us / 1e6, left_of_server, fleet.stores)
+        return replace(fleet, workers=max(by_cores, by_slots), servers=servers)
+
+    # processes for more runs take more of the stores at rest: halved until what they are for is what is left
+    low, high = 0.0, _most_of_stores(figures, staff(0.0))
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _most_of_stores(figures, staff(middle)) >= middle else (low, middle)
+    return staff(low)
+
+
+def _most_of_stores(figures: Figures, fleet: Fleet) -> float:
+    return min(part.most for part in list_parts(figures, fleet) if part.name in {HOME, STORE})
 
 
 def find_largest_cell(figures: Figures, fleet: Fleet) -> int:
@@ -324,13 +336,13 @@ class _Simulation:
         self._offered.add(offered)
         arrived = self._offered.take(math.floor(self._offered.left))
         self._arrived += arrived
-        self._keyed.add(arrived * self._fleet.keyed if self._fleet.stores > 1 else 0.0)
+        self._keyed.add(arrived * self._fleet.keyed * (1 - self._fleet.home_share))
         keyed = self._keyed.take(arrived)
         self._claiming += keyed
         self._unminted += arrived - keyed
 
     def _claim_keys(self) -> None:
-        claimed = self._seconds[0].take(self._claiming, 1 / self._figures.key_claims_per_s / self._life)
+        claimed = self._seconds[0].take(self._claiming, _seconds_of_claim(self._figures, self._fleet) / self._life)
         self._claiming -= claimed
         self._unminted += claimed
 
@@ -375,6 +387,11 @@ def _rest_of_store(figures: Figures, fleet: Fleet) -> float:
     return (workers + servers) / (1e3 * fleet.store_cores)
 
 
+def _seconds_of_claim(figures: Figures, fleet: Fleet) -> float:
+    """Of the home store's time, what the claim of a key takes for a run in another store."""
+    return figures.key_claim_store_cpu_us / (1e6 * fleet.store_cores)
+
+
 def _rest_of_process(figures: Figures, fleet: Fleet, idle_ms_per_s: float) -> float:
     """The part of a process's core that being connected to its stores takes."""
     registry = figures.read_client_cpu_us / 1e6 * REGISTRY_READS_PER_S if fleet.stores > 1 else 0.0
@@ -404,7 +421,7 @@ def format_table(figures: Figures, fleet: Fleet, stores: Sequence[int], *, cell:
     """
     most = cell or find_largest_cell(figures, fleet)
     lines = [
-        "| Stores | Installations | Workers in each | Servers in each | Connections to each store | Runs/s in all | Full first | A worker that only listens |",
+        "| Stores | Installations | Workers in each | Servers in each | Connections to each store | Runs/s in all | Full first | Of a worker's core, at rest |",
         "|---:|---:|---:|---:|---:|---:|---|---:|",
     ]
     for count in stores:
@@ -426,7 +443,10 @@ def main() -> int:
     parser.add_argument("--figures", type=Path, default=FIGURES)
     parser.add_argument("--stores", type=int, nargs="*", default=[1, 2, 4, 10, 100, 1000])
     parser.add_argument(
-        "--keyed", type=float, default=0.0, help="share of runs whose key is claimed at home, one by one"
+        "--keyed",
+        type=float,
+        default=0.0,
+        help="share of runs that are triggered one by one: their keys are claimed at home",
     )
     parser.add_argument("--home-weight", type=float, default=1.0, help="of new runs, beside 1 of every other store")
     parser.add_argument("--cell", type=int, help="most stores of one installation; default: as many as fit")
