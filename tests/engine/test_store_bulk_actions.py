@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from headrace.engine import bulk_actions, bulk_steps, listings, sweeps
+from headrace.engine import bulk_actions, bulk_steps, listings, moves, sweeps
 from headrace.engine.bulk_actions import (
     BulkAborted,
     BulkAction,
@@ -20,6 +20,7 @@ from headrace.engine.bulk_actions import (
     BulkStatus,
 )
 from headrace.engine.engine import Engine
+from headrace.engine.moves import MoveHeldUp
 from headrace.engine.outcomes import RunFilter
 from headrace.engine.registry import change_store
 from headrace.ids import at_store, mint_run_id, store_of
@@ -250,3 +251,21 @@ async def test_a_filter_that_can_not_be_used_in_one_store_ends_the_action(fleet:
     action = await carry_out(fleet, action_id)
     assert action.status is BulkStatus.ABORTED
     assert await fetch_sql(fleet[0], "SELECT FROM headrace.bulk_parts WHERE status = 'PENDING'") == []
+
+
+async def test_what_an_action_is_for_is_moved_after_it(fleet: list[Engine]) -> None:
+    """Else it would be looked for where it is not any more; and where it comes to, what is meant may be chosen already."""
+    home, source, target = fleet
+    first, second = await make([source], 2)
+    action_id = await order(home, BulkKind.REPLAY, RunFilter(tasks=["t"]))
+    held = await moves.move_tree(home, second, target.name)
+    assert isinstance(held, MoveHeldUp), held
+    assert held.why == "a bulk action is under way, which its runs may be meant by"
+    assert (await carry_out(fleet, action_id)).succeeded == 2
+    await sweep(fleet)
+    assert list(await statuses(target, [second])) == [second], "and then it goes"
+    found = await listings.list_runs(home, 1, RunFilter(), limit=100)
+    assert {first, second} <= {run.id for run in found.runs}
+    action = await carry_out(fleet, await order(home, BulkKind.CANCEL, run_ids=[first, second]))
+    assert (action.total, action.succeeded) == (2, 2), "a run that is named is looked for where it was moved to"
+    assert (await statuses(target, [second]))[second] == "CANCELED"

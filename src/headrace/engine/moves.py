@@ -21,8 +21,9 @@ then gets his answer. A tree that is on its way is in no list, for as long as it
 
 What can't be cut stays wanted, and is tried again by the sweep: a tree in which a run executes, until it waits or ends; one
 that waits for a run or token of another tree, or is waited for by one, in whatever store, until that has ended; runs in the
-line of an order key, or delayed under a debounce key, until they have ended or are due; a batch until it is sealed. Of what has ended, whoever was told
-of it keeps a mirror (``mirrors``), on both sides, so that a tree can be told again where it is now.
+line of an order key, or delayed under a debounce key, until they have ended or are due; a batch until it is sealed; and all
+that a bulk action under way may be for, until it has been dealt with. Of what has ended, whoever was told of it keeps a
+mirror (``mirrors``), on both sides, so that a tree can be told again where it is now.
 
 Keys stand for ids, so they stay as they are. A tree may move any number of times, back too: each store says where it sent a
 thing, and a store that a tree comes back to says that it is here. A store that is taken out of use leaves its forwards to
@@ -47,6 +48,8 @@ from headrace.store.statements import Plan, Record, query
 from headrace.store.store import DATABASE_ERRORS
 
 UnitKind = Literal["run", "batch", "token"]
+
+_BULK: Final = "a bulk action is under way, which its runs may be meant by"
 
 _PAGE: Final = 500
 _TRIED: Final = 100
@@ -189,6 +192,9 @@ async def _move_unit(source: Engine, unit: Unit, target: Engine) -> MoveOutcome:
 
 async def _try_to_cut(source: Engine, move_id: UUID, unit: Unit) -> MoveOutcome:
     try:
+        # its part in this store may be over and that in the target not: there it would be for the tree once more
+        if await source.home.store.fetch("find_bulk_under_way", unit.environment_id):
+            raise _HeldUpError(_BULK)  # noqa: TRY301 - as what holds it up within the plan
         size = await source.store.run_plan(_cut(move_id))
     except _HeldUpError as held:
         await source.store.fetch("hold_up_move", move_id, str(held))
@@ -218,6 +224,8 @@ def _cut(move_id: UUID) -> Plan[int]:
     state = yield from _lock_tree(members)
     if bonds := (yield from query("find_bonds", move_id, environment_id)):
         raise _HeldUpError("; ".join(map(_describe_bond, bonds)))
+    if (yield from query("find_bulk_holds", move_id, environment_id)):
+        raise _HeldUpError(_BULK)
     yield from query("leave_mirrors", move_id, environment_id)
     yield from query("take_mirrors", move_id, environment_id)
     yield from query("take_tree", move_id, environment_id, rows[0]["store"])
