@@ -166,8 +166,10 @@ async def test_a_batch_is_moved_once_it_is_sealed(stores: Fleet) -> None:
 
 
 async def test_a_key_stands_for_a_run_that_was_moved(stores: Fleet) -> None:
-    for to in ("home", "s2"):
-        options = RunOptions(idempotency_key=f"to {to}")
+    for source, to in (("s1", "home"), ("s1", "s2"), ("home", "s2")):
+        for one in stores.engines:
+            await change_store(stores.home, one.name, weight=float(one.name == source))
+        options = RunOptions(idempotency_key=f"{source} to {to}")
         made = await runs.trigger_run(stores.home, 1, "t", Packet(b"1"), options)
         assert isinstance(made, RunCreated)
         assert isinstance(await moves.move_tree(stores.home, made.run_id, to), TreeMoved)

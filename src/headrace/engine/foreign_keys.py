@@ -88,7 +88,7 @@ async def _reserve(engine: Engine, environment_id: int, wanted: dict[_Name, KeyC
             name: row["target_id"]
             for name, row in held.items()
             if row["target_id"] != wanted[name].target_id
-            and (engine is not home or store_of(row["target_id"]) != home.key)
+            and (engine is not home or store_of(row["target_id"]) != home.key or row["moved"])
         }
         young = {name for name in others if (held[name]["reserved_for"] or YOUNG_SECONDS) < YOUNG_SECONDS}
         over = await _find_over(home, environment_id, others, young)
@@ -118,7 +118,7 @@ async def _find_over(home: Engine, environment_id: int, others: dict[_Name, UUID
         return set()
     state: dict[UUID, Any] = {}
     await _look(home, environment_id, others.values(), state)
-    if absent := [target for target in others.values() if target not in state]:
+    if absent := [target for target in others.values() if target not in state or not state[target]["found"]]:
         await find_moved(home, absent)
         await _look(home, environment_id, absent, state)
     freed = {
@@ -152,7 +152,9 @@ async def _look(home: Engine, environment_id: int, targets: Any, state: dict[UUI
             for store, some in zip(stores, by_store.values(), strict=True)
         )
     )
-    state.update({row["id"]: row for rows in answers for row in rows if row["found"]})
+    # one that is on its way is there, however it stands
+    rows = [row for some in answers for row in some]
+    state.update({row["id"]: row for row in rows if row["found"] or (row["moved"] and row["id"] not in state)})
 
 
 def _void(environment_id: int, missing: dict[_Name, UUID]) -> Plan[set[_Name]]:
@@ -160,7 +162,7 @@ def _void(environment_id: int, missing: dict[_Name, UUID]) -> Plan[set[_Name]]:
     yield from _seed(environment_id, [_Seed(name, VOID) for name in sorted(missing)])
     # a statement of its own, with the keys' rows held: whoever held them before has committed
     rows = yield from query("find_key_targets", environment_id, list(missing.values()))
-    made = {row["id"] for row in rows if row["found"]}
+    made = {row["id"] for row in rows if row["found"] or row["moved"]}
     yield from _seed(
         environment_id, [_Seed(name, target) for name, target in sorted(missing.items()) if target in made]
     )
