@@ -3,12 +3,13 @@
 INSERT INTO headrace.interests (environment_id, target_id, store)
 SELECT $1::integer, w.id, $4::text
 FROM unnest($3::uuid[]) AS w (id)
-WHERE CASE $2::text
-    WHEN 'run' THEN EXISTS (
-        SELECT FROM headrace.runs AS r WHERE r.environment_id = $1::integer AND r.id = w.id AND r.finished_at IS NULL
-    )
-    ELSE EXISTS (
-        SELECT FROM headrace.tokens AS t WHERE t.environment_id = $1::integer AND t.id = w.id AND t.status = 'WAITING'
-    )
-END
+WHERE coalesce(
+    CASE $2::text
+        WHEN 'run' THEN (
+            SELECT r.finished_at IS NULL FROM headrace.runs AS r WHERE r.environment_id = $1::integer AND r.id = w.id
+        )
+        ELSE (SELECT t.status = 'WAITING' FROM headrace.tokens AS t WHERE t.environment_id = $1::integer AND t.id = w.id)
+    END,
+    false
+)
 ON CONFLICT DO NOTHING

@@ -1,9 +1,9 @@
 -- How runs and tokens stand that another store waits for, with what they ended with, and whether that store ($3) is to be told
--- by the outbox. Indexes: runs_pkey, lanes_pkey, tokens_pkey, outbox_by_target.
-SELECT s.*, EXISTS (
-    SELECT FROM headrace.outbox AS o
-    WHERE o.environment_id = $1::integer AND o.target_id = s.id AND o.store = $3::text AND o.kind = 'end'
-) AS sent
+-- by the outbox. LIMIT 1 keeps the planner to a probe each. Indexes: runs_pkey, lanes_pkey, tokens_pkey, outbox_by_target.
+SELECT s.*, coalesce((
+    SELECT true FROM headrace.outbox AS o
+    WHERE o.environment_id = $1::integer AND o.target_id = s.id AND o.store = $3::text AND o.kind = 'end' LIMIT 1
+), false) AS sent
 FROM (
     SELECT r.id, 'run' AS kind, r.finished_at IS NOT NULL AS ended, r.status::text AS status, l.task, r.output, r.output_type,
         r.error::text AS error
