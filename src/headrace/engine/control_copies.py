@@ -34,7 +34,7 @@ VERSIONS_COPIED: Final = 200
 """So many of the newest versions of an environment, so that a copy does not grow with the number of deployments."""
 
 _LOCK_SECONDS: Final = 30.0
-_BELIEVED_SECONDS: Final = 30.0
+_BELIEVED_SECONDS: Final = 300.0
 """How long it is believed that a store has what it was seen to have: it may have been restored from a backup."""
 
 _log: Final = get_logger("headrace.stores")
@@ -69,12 +69,9 @@ async def copy_on(connection: Any, read_home: Callable[[UUID | None], Awaitable[
         changed: dict[int, Sequence[str] | None] = {}
         if said["state"] is not None:
             changed = await run_plan_on(connection, _write_copy(said))
-    again: Mapping[int, Sequence[str] | None] = changed
-    if own["recounting"]:  # who wrote the last copy did not come so far
-        again = {row["id"]: None for row in await connection.fetch(load_sql("list_environments"))}
-    if again:
+    if changed or own["recounting"]:  # who wrote the copy before did not come so far
         async with connection.transaction():
-            await run_plan_on(connection, _count_again(again, said["mark"]))
+            await run_plan_on(connection, _count_again(None if own["recounting"] else changed, said["mark"]))
     return Copied(said["mark"], changed)
 
 
@@ -183,8 +180,13 @@ def _write_copy(said: Any) -> Plan[dict[int, Sequence[str] | None]]:
     return {**dict.fromkeys(told, ()), **changed}
 
 
-def _count_again(changed: Mapping[int, Sequence[str] | None], mark: UUID) -> Plan[None]:
-    """Plan: after the commit of new limits and pauses, claims that had looked before them are over, and are counted."""
+def _count_again(changed: Mapping[int, Sequence[str] | None] | None, mark: UUID) -> Plan[None]:
+    """Plan: after the commit of new limits and pauses, claims that had looked before them are over, and are counted. None: in
+    every environment.
+    """
+    if changed is None:
+        rows: list[Any] = yield from query("list_environments")
+        changed = {row["id"]: None for row in rows}
     for environment_id, names in sorted(changed.items()):
         if names is None or names:
             yield from count_executing(environment_id, names)
