@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_left: set[asyncio.Future[object]] = set()
+_left: set[asyncio.Future[Any]] = set()
 
 
 async def happens_within(event: asyncio.Event, seconds: float | None) -> bool:
@@ -45,7 +45,7 @@ async def answers_within(asking: Awaitable[T], seconds: float) -> T:
     return asked.result()
 
 
-def _forget(asked: asyncio.Future[object]) -> None:
+def _forget(asked: asyncio.Future[Any]) -> None:
     _left.discard(asked)
     if not asked.cancelled():
         asked.exception()  # looked at, or the loop complains that nobody did
