@@ -141,15 +141,23 @@ async def test_a_busy_store_starves_no_other(stores: list[Engine]) -> None:
         assert worker.status.lost == 0
 
 
-async def test_a_parent_that_waits_gives_its_slot_to_another_store(stores: list[Engine], tmp_path: Path) -> None:
-    """All slots are held by runs of one store that only wait: those of another put them down."""
+async def test_a_run_that_waits_gives_its_slot_to_another_store(stores: list[Engine], tmp_path: Path) -> None:
+    """It waits in memory as long as there are free slots: once there are none it is put down, whose runs ever took the last."""
     home, first, second = stores
-    async with working(home, waiting_jobs.sleeper, jobs.add, concurrency=1, wait_linger=600.0) as worker:
-        [waiting] = await trigger_in(first, waiting_jobs.sleeper, {"file": str(tmp_path / "steps"), "seconds": 3600})
-        await until(lambda: worker.status.executing == 1, "it waits in memory")
+    gate = tmp_path / "gate"
+    given = {"file": str(tmp_path / "steps"), "seconds": 3600}
+    async with working(
+        home, waiting_jobs.sleeper, jobs.add, jobs.wait, concurrency=2, wait_linger=600.0, poll_interval=60.0
+    ):
+        [waiting] = await trigger_in(first, waiting_jobs.sleeper, given)
+        await until(Path(f"{given['file']}.before").exists, "it has come to its wait")
+        [busy] = await trigger_in(second, jobs.wait, str(gate))
+        await until(lambda: starts(gate), "the other slot is taken")
         [other] = await trigger_in(second, jobs.add, {"x": 4})
         assert read_output(await await_end(home, other)) == 4
         assert (await look(home, waiting)).status is RunStatus.WAITING
+        gate.touch()
+        await await_end(home, busy)
 
 
 async def test_a_store_that_is_added_is_worked_for_and_one_that_is_removed_is_left(
