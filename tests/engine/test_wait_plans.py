@@ -118,6 +118,8 @@ MOST = {
     "complete_points": (1, [target_of(n) for n in SOME], []),
     "lock_runs": (1, RUNS),
     "wake_runs": (1, RUNS),
+    "watch_runs": (1, RUNS),
+    "try_watch_runs": (1, RUNS),
     "hold_run": (1, run_id(7), 1, 1),
     "read_points": (1, RUNS, ["s"] * 100),
     "read_journals": (1, RUNS),

@@ -1,10 +1,15 @@
 -- Ends runs as CANCELED, whoever holds them: a worker's later write matches nothing. Or ($4) as EXPIRED, and then only those that
 -- nobody has claimed by the time until which they may start. The caller has locked them in a statement of its own, so this one
--- sees what they are now; those that have ended are left alone. Indexes: runs_pkey, batches_pkey.
+-- sees what they are now; those that have ended are left alone. As in lock_runs, each is met by its key. Indexes: runs_pkey,
+-- batches_pkey.
 WITH held AS MATERIALIZED (
-    SELECT r.environment_id, r.id, r.worker_id FROM headrace.runs AS r
-    WHERE r.environment_id = $1::integer AND r.id = ANY($2::uuid[]) AND r.finished_at IS NULL
-        AND ($4::text = 'CANCELED' OR (r.status = 'QUEUED' AND r.expires_at <= headrace.clock()))
+    SELECT r.environment_id, r.id, r.worker_id FROM (SELECT DISTINCT u.id FROM unnest($2::uuid[]) AS u (id)) AS n
+    CROSS JOIN LATERAL (
+        SELECT l.environment_id, l.id, l.worker_id FROM headrace.runs AS l
+        WHERE l.environment_id = $1::integer AND l.id = n.id AND l.finished_at IS NULL
+            AND ($4::text = 'CANCELED' OR (l.status = 'QUEUED' AND l.expires_at <= headrace.clock()))
+        LIMIT 1
+    ) AS r
 ),
 done AS (
     UPDATE headrace.runs AS r

@@ -1,13 +1,21 @@
 -- As watch_runs, but waits for nobody: a run that another transaction holds comes back unwatched. Whoever holds a batch's row
 -- must not wait for a run: completions lock runs first and batches after.
--- Index: runs_pkey.
-WITH there AS MATERIALIZED (
-    SELECT r.environment_id, r.id FROM headrace.runs AS r
-    WHERE r.environment_id = $1::integer AND r.id = ANY($2::uuid[])
+-- As in lock_runs, each is met by its key. Index: runs_pkey.
+WITH named AS MATERIALIZED (
+    SELECT DISTINCT u.id FROM unnest($2::uuid[]) AS u (id) ORDER BY u.id
+),
+there AS MATERIALIZED (
+    SELECT l.environment_id, l.id FROM named AS n
+    CROSS JOIN LATERAL (
+        SELECT r.environment_id, r.id FROM headrace.runs AS r WHERE r.environment_id = $1::integer AND r.id = n.id LIMIT 1
+    ) AS l
 ),
 free AS MATERIALIZED (
-    SELECT r.environment_id, r.id FROM headrace.runs AS r
-    WHERE r.environment_id = $1::integer AND r.id = ANY($2::uuid[]) ORDER BY r.id FOR UPDATE SKIP LOCKED
+    SELECT l.environment_id, l.id FROM named AS n
+    CROSS JOIN LATERAL (
+        SELECT r.environment_id, r.id FROM headrace.runs AS r
+        WHERE r.environment_id = $1::integer AND r.id = n.id LIMIT 1 FOR UPDATE SKIP LOCKED
+    ) AS l
 ),
 watched AS (
     UPDATE headrace.runs AS r SET watched = true FROM free AS f
