@@ -101,6 +101,7 @@ async def create_schedule(
     engine: Engine, environment_id: int, request: CreateSchedule
 ) -> ScheduleKept | ScheduleRefused:
     """A new schedule; or the one that its deduplication key stands for, changed to what is asked for now."""
+    engine = engine.home
     try:
         asked = SchedulePlan.read(
             request.task, request.cron, request.timezone, request.catch_up, request.external_id, request.options
@@ -114,6 +115,7 @@ async def update_schedule(
     engine: Engine, environment_id: int, schedule_id: UUID, request: UpdateSchedule
 ) -> ScheduleKept | ScheduleRefused | ScheduleMissing:
     """Changes a schedule that was made over the API. What the request leaves out stays as it is."""
+    engine = engine.home
     try:
         return await engine.store.run_plan(_update(environment_id, schedule_id, request))
     except ValueError as error:
@@ -124,6 +126,7 @@ async def set_active(
     engine: Engine, environment_id: int, schedule_id: UUID, *, active: bool
 ) -> ScheduleKept | ScheduleMissing:
     """Switches a schedule on or off. Ticks that came while it was off are not made up for."""
+    engine = engine.home
     return await engine.store.run_plan(_set_active(environment_id, schedule_id, active=active))
 
 
@@ -131,11 +134,13 @@ async def delete_schedule(
     engine: Engine, environment_id: int, schedule_id: UUID
 ) -> ScheduleDeleted | ScheduleRefused | ScheduleMissing:
     """Deletes a schedule that was made over the API; its runs stay."""
+    engine = engine.home
     return await engine.store.run_plan(_delete(environment_id, schedule_id))
 
 
 async def find_schedule(engine: Engine, environment_id: int, schedule_id: UUID) -> ScheduleView | None:
     """The schedule as it stands, or None where this environment has none with that id."""
+    engine = engine.home
     rows = await engine.store.fetch("find_schedule", environment_id, schedule_id)
     return read_schedule(rows[0]) if rows else None
 
@@ -144,6 +149,7 @@ async def list_schedules(
     engine: Engine, environment_id: int, *, page: int = 1, size: int = 25, task: str | None = None
 ) -> SchedulePage:
     """A page of schedules, newest first; pages are numbered from 1."""
+    engine = engine.home
     return await engine.store.run_plan(_list(environment_id, page, size, task))
 
 
