@@ -27,7 +27,7 @@ def other_url(postgres: str, template: str) -> Generator[str]:
 @pytest.fixture
 async def pair(settings: Settings, other_url: str) -> AsyncGenerator[list[Engine]]:
     """Home and s1."""
-    home = await Engine.open(replace(settings, store_patience=3.0), listen=True)
+    home = await Engine.open(replace(settings, store_patience=3.0, lease=4.0), listen=True)
     try:
         yield [home, await join_store(home, "s1", other_url)]
     finally:

@@ -83,21 +83,21 @@ async def stopped(
 ) -> AsyncGenerator[tuple[Engine, WorkerLease, list[Child]]]:
     """Children that claim from the store ``own`` and have stopped, each at its point; the other store, and a worker of it."""
     tasks = [f"t{number}" for number in range(len(points))]
-    leases = {one.key: await register(one, *tasks) for one in stores}
+    [here] = [one for one in stores if one.key == own]
+    [beside] = [one for one in stores if one.key != own]
+    lease = await register(beside, *tasks)
+    workers = [(await register(here, *tasks)).worker_id for _ in tasks]  # a claim holds its worker's row
     for task in tasks:
         await declare_queue(stores[0], 1, Queue(f"task/{task}", LIMIT))
         for one in stores:
             await fill(one, task, 10)
     await spread_control(stores[0])
-    [beside] = [one for one in stores if one.key != own]
     children: list[Child] = []
     try:
-        for task, point in zip(tasks, points, strict=True):
-            children.append(
-                Child(settings, own, leases[own].worker_id, task, sign, point.format(own=own, beside=beside.key))
-            )
+        for worker, task, point in zip(workers, tasks, points, strict=True):
+            children.append(Child(settings, own, worker, task, sign, point.format(own=own, beside=beside.key)))
         await asyncio.gather(*(asyncio.to_thread(child.reach) for child in children))
-        yield beside, leases[beside.key], children
+        yield beside, lease, children
     finally:
         for child in children:
             if child.process.returncode is None and child.process.poll() is None:
@@ -121,7 +121,7 @@ async def count_executing(stores: list[Engine]) -> dict[str, int]:
 async def take_the_rest(stores: list[Engine], beside: Engine, lease: WorkerLease, tasks: list[str]) -> None:
     """Claims in the other store until as many execute as may."""
     turns = {task: Turns() for task in tasks}
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while (counts := await count_executing(stores)) != dict.fromkeys(tasks, LIMIT):
             assert max(counts.values(), default=0) <= LIMIT
             for task in tasks:

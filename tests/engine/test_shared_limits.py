@@ -145,7 +145,7 @@ async def test_a_store_that_is_away_lets_nothing_start_under_limits_and_all_else
     taken = [run.task for _ in range(3) for run in await take(home, lease, turns, 100, "t", "plain", "keyed")]
     assert Counter(taken) == {"plain": 3, "keyed": 3}
     await asyncio.to_thread(execute_sql, home.settings.database_url, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while len(taken) < 8:
             taken += [run.task for run in await take(home, lease, turns, 100, "t", "plain", "keyed")]
             await anyio.sleep(0.05)
@@ -183,7 +183,7 @@ async def test_a_store_whose_worker_is_gone_is_waited_for_no_longer_than_a_momen
     claimed = await take(other, lease, turns, 1)
     assert await take(home, await register(home, "t"), Turns(), 1) == []
     await finish(other, lease, claimed)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not await take(other, lease, turns, 1):
             await anyio.sleep(0.02)
 

@@ -35,7 +35,7 @@ _REST: Final = 2.0
 _BUSY_REST: Final = 0.2
 """The same where somebody else held a limit for too long."""
 
-_PATIENCE: Final = 1.0
+_PATIENCE: Final = 2.0
 """So long a claim waits for an answer or a lock of another store, or less where ``store_patience`` is."""
 
 _LOOKS_AGAIN: Final = 0.05
@@ -189,7 +189,9 @@ class _Claim:
 
     @property
     def _patience(self) -> float:
-        return min(self.engine.settings.store_patience, _PATIENCE)
+        # while it waits for one store the transactions in those before are idle, and may be so for no longer than a lease
+        settings = self.engine.settings
+        return min(settings.store_patience, _PATIENCE, settings.lease / (2 * len(self.engine.stores.all())))
 
     def _find_due(self, used: Mapping[str, Sequence[Record]]) -> dict[str, list[Engine]]:
         """The limits under which it is another store's turn, and the engines of these: it would take more, and it is longer
