@@ -51,6 +51,14 @@ CREATE TYPE headrace.token_status AS ENUM (
     'COMPLETED',
     'TIMED_OUT'
 );
+CREATE FUNCTION headrace.announce_outbox() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    PERFORM pg_notify('headrace_outbox', '0');
+    RETURN NULL;
+END
+$$;
 CREATE FUNCTION headrace.become_store(store_key text, store_name text, store_fleet uuid) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -64,7 +72,7 @@ BEGIN
     FOREACH guarded IN ARRAY ARRAY['runs', 'batches', 'tokens'] LOOP
         EXECUTE format('ALTER TABLE headrace.%I DROP CONSTRAINT IF EXISTS %I', guarded, guarded || '_owned');
         EXECUTE format(
-            'ALTER TABLE headrace.%I ADD CONSTRAINT %I CHECK (get_byte(uuid_send(id), 15) = %s)',
+            'ALTER TABLE headrace.%I ADD CONSTRAINT %I CHECK (get_byte(uuid_send(id), 15) = %s OR moved IS TRUE)',
             guarded, guarded || '_owned', ordinal
         );
     END LOOP;
@@ -90,10 +98,13 @@ CREATE FUNCTION headrace.count_items(environment_id integer, batch_id uuid, run_
     ) AS r,
     (
         SELECT count(*) AS found,
-            count(*) FILTER (WHERE i.settled OR o.id IS NULL OR o.finished_at IS NOT NULL) AS settled,
-            count(*) FILTER (WHERE o.status = 'COMPLETED') AS succeeded
+            count(*) FILTER (
+                WHERE i.settled OR o.finished_at IS NOT NULL OR (o.id IS NULL AND (f.id IS NULL OR f.resolved_at IS NOT NULL))
+            ) AS settled,
+            count(*) FILTER (WHERE coalesce(o.status::text, f.status) = 'COMPLETED') AS succeeded
         FROM headrace.batch_aliases AS i
         LEFT JOIN headrace.runs AS o ON o.environment_id = i.environment_id AND o.id = i.run_id
+        LEFT JOIN headrace.mirrors AS f ON f.environment_id = i.environment_id AND f.id = i.run_id AND f.kind = 'run'
         WHERE i.environment_id = $1 AND i.batch_id = $2
     ) AS a,
     LATERAL (SELECT greatest($3 - r.found - a.found, 0) AS missing) AS m
@@ -101,6 +112,18 @@ $_$;
 CREATE FUNCTION headrace.item_run_id(batch_id uuid, index integer) RETURNS uuid
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (encode(((SUBSTRING(uuid_send(batch_id) FROM 1 FOR 11) || int4send(index)) || SUBSTRING(uuid_send(batch_id) FROM 16)), 'hex'::text))::uuid;
+CREATE FUNCTION headrace.note_control_change() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    IF coalesce(current_setting('headrace.control_noted', true), '') <> 'yes' THEN
+        PERFORM set_config('headrace.control_noted', 'yes', true);
+        UPDATE headrace.control SET epoch = epoch + 1, mark = gen_random_uuid()
+        WHERE EXISTS (SELECT FROM headrace.identity WHERE key = '0');
+    END IF;
+    RETURN NULL;
+END
+$$;
 CREATE TABLE headrace.queues (
     id integer NOT NULL,
     environment_id integer NOT NULL,
@@ -151,6 +174,10 @@ ALTER TABLE headrace.api_keys ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     NO MAXVALUE
     CACHE 1
 );
+CREATE TABLE headrace.arrivals (
+    move_id uuid NOT NULL,
+    at timestamp with time zone NOT NULL
+);
 CREATE TABLE headrace.attempts (
     environment_id integer NOT NULL,
     run_id uuid NOT NULL,
@@ -195,10 +222,11 @@ CREATE TABLE headrace.batches (
     depth smallint DEFAULT 0 NOT NULL,
     watched boolean DEFAULT false NOT NULL,
     followed boolean DEFAULT false NOT NULL,
+    moved boolean,
     CONSTRAINT batches_check CHECK ((accepted <= run_count)),
     CONSTRAINT batches_check1 CHECK (((settled <= accepted) AND (succeeded <= settled) AND (prefailed <= settled) AND (aliased <= accepted))),
     CONSTRAINT batches_check2 CHECK (((sealed_at IS NULL) OR (status = 'ABORTED'::headrace.batch_status) OR ((accepted = run_count) AND (highest_index = (run_count - 1))))),
-    CONSTRAINT batches_owned CHECK ((get_byte(uuid_send(id), 15) = 0)),
+    CONSTRAINT batches_owned CHECK (((get_byte(uuid_send(id), 15) = 0) OR (moved IS TRUE))),
     CONSTRAINT batches_run_count_check CHECK ((run_count > 0)),
     CONSTRAINT batches_start_policy_check CHECK ((start_policy = ANY (ARRAY['add'::text, 'seal'::text])))
 )
@@ -231,6 +259,30 @@ CREATE TABLE headrace.bulk_members (
     error text
 )
 WITH (fillfactor='80');
+CREATE TABLE headrace.bulk_parts (
+    environment_id integer NOT NULL,
+    action_id uuid NOT NULL,
+    store text NOT NULL,
+    run_ids uuid[],
+    status headrace.bulk_status DEFAULT 'PENDING'::headrace.bulk_status NOT NULL,
+    selected boolean DEFAULT false NOT NULL,
+    total integer DEFAULT 0 NOT NULL,
+    succeeded integer DEFAULT 0 NOT NULL,
+    failed integer DEFAULT 0 NOT NULL,
+    CONSTRAINT bulk_parts_store_check CHECK ((store ~ '^[1-9a-z]$'::text))
+)
+WITH (fillfactor='50');
+COMMENT ON TABLE headrace.bulk_parts IS 'In the home store: the parts that a bulk action has in others. It is over when all are.';
+CREATE TABLE headrace.control (
+    one boolean DEFAULT true NOT NULL,
+    epoch bigint DEFAULT 0 NOT NULL,
+    mark uuid DEFAULT gen_random_uuid() NOT NULL,
+    copied bigint,
+    copied_mark uuid,
+    recounting boolean DEFAULT false NOT NULL,
+    CONSTRAINT control_one_check CHECK (one)
+);
+COMMENT ON TABLE headrace.control IS 'How far the control plane is: one row. It changes with every change of an environment, a queue, a task or a version.';
 CREATE TABLE headrace.declarations (
     environment_id integer NOT NULL,
     task text NOT NULL,
@@ -239,6 +291,21 @@ CREATE TABLE headrace.declarations (
     timezone text NOT NULL,
     catch_up text NOT NULL,
     options jsonb
+);
+CREATE TABLE headrace.departures (
+    move_id uuid NOT NULL,
+    place bigint NOT NULL,
+    kind text NOT NULL,
+    content jsonb NOT NULL
+);
+COMMENT ON TABLE headrace.departures IS 'The rows of trees that have left this store and have not arrived.';
+ALTER TABLE headrace.departures ALTER COLUMN place ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME headrace.departures_place_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
 );
 CREATE TABLE headrace.dev_claims (
     environment_id integer NOT NULL,
@@ -274,14 +341,22 @@ ALTER TABLE headrace.environments ALTER COLUMN id ADD GENERATED BY DEFAULT AS ID
     NO MAXVALUE
     CACHE 1
 );
+CREATE TABLE headrace.forwards (
+    id uuid NOT NULL,
+    store text NOT NULL,
+    move_id uuid
+);
+COMMENT ON COLUMN headrace.forwards.store IS 'The key of a store; this one''s own where the thing has come back.';
 CREATE TABLE headrace.idempotency_keys (
     environment_id integer NOT NULL,
     scope text NOT NULL,
     key_hash bytea NOT NULL,
     target_id uuid NOT NULL,
     fingerprint bytea,
-    expires_at timestamp with time zone NOT NULL
+    expires_at timestamp with time zone NOT NULL,
+    reserved_at timestamp with time zone
 );
+COMMENT ON COLUMN headrace.idempotency_keys.reserved_at IS 'Reserved then for something that nobody has seen made yet (headrace.engine.foreign_keys).';
 CREATE TABLE headrace.identity (
     one boolean DEFAULT true NOT NULL,
     key text NOT NULL,
@@ -291,6 +366,12 @@ CREATE TABLE headrace.identity (
     CONSTRAINT identity_one_check CHECK (one)
 );
 COMMENT ON TABLE headrace.identity IS 'Which store this database is, and of which installation: one row.';
+CREATE TABLE headrace.interests (
+    environment_id integer NOT NULL,
+    target_id uuid NOT NULL,
+    store text NOT NULL
+);
+COMMENT ON TABLE headrace.interests IS 'Other stores that wait for a run or token of this one. Its end moves them to the outbox.';
 CREATE TABLE headrace.journal (
     environment_id integer NOT NULL,
     run_id uuid NOT NULL,
@@ -372,6 +453,72 @@ ALTER TABLE headrace.lanes ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     NO MAXVALUE
     CACHE 1
 );
+CREATE UNLOGGED TABLE headrace.limit_turns (
+    environment_id integer NOT NULL,
+    queue text NOT NULL,
+    tried_at timestamp with time zone,
+    took_at timestamp with time zone,
+    wants_until timestamp with time zone
+)
+WITH (fillfactor='50');
+COMMENT ON TABLE headrace.limit_turns IS 'Which limits this store''s workers would claim more under, and when they last did. Of use with several stores only.';
+CREATE TABLE headrace.mirrors (
+    environment_id integer NOT NULL,
+    id uuid NOT NULL,
+    kind text NOT NULL,
+    status text,
+    task text,
+    output bytea,
+    output_type text,
+    error jsonb,
+    made_at timestamp with time zone NOT NULL,
+    resolved_at timestamp with time zone,
+    CONSTRAINT mirrors_kind_check CHECK ((kind = ANY (ARRAY['run'::text, 'token'::text])))
+);
+COMMENT ON TABLE headrace.mirrors IS 'What stands here for a run or token of another store that is waited for here.';
+COMMENT ON COLUMN headrace.mirrors.status IS 'How it ended. Null while it has not, and for ever where it is not in its store.';
+CREATE TABLE headrace.move_members (
+    move_id uuid NOT NULL,
+    kind text NOT NULL,
+    id uuid NOT NULL
+);
+CREATE TABLE headrace.moves (
+    id uuid NOT NULL,
+    environment_id integer NOT NULL,
+    unit_id uuid NOT NULL,
+    kind text NOT NULL,
+    store text NOT NULL,
+    asked_at timestamp with time zone NOT NULL,
+    tried_at timestamp with time zone,
+    held_up text,
+    cut_at timestamp with time zone,
+    CONSTRAINT moves_kind_check CHECK ((kind = ANY (ARRAY['run'::text, 'batch'::text, 'token'::text])))
+);
+COMMENT ON TABLE headrace.moves IS 'Trees that are to leave this store, or have left it and have not arrived.';
+COMMENT ON COLUMN headrace.moves.store IS 'The key of the store that they go to.';
+COMMENT ON COLUMN headrace.moves.held_up IS 'Why it could not be cut when that was tried last.';
+CREATE TABLE headrace.outbox (
+    id bigint NOT NULL,
+    store text NOT NULL,
+    environment_id integer NOT NULL,
+    kind text NOT NULL,
+    target_id uuid NOT NULL,
+    message jsonb,
+    tries integer DEFAULT 0 NOT NULL,
+    due_at timestamp with time zone NOT NULL,
+    CONSTRAINT outbox_check CHECK (((kind = 'trigger'::text) = (message IS NOT NULL))),
+    CONSTRAINT outbox_kind_check CHECK ((kind = ANY (ARRAY['end'::text, 'trigger'::text])))
+)
+WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_cost_delay='0');
+COMMENT ON TABLE headrace.outbox IS 'What another store is to be told: at least once, and there it has its effect once.';
+ALTER TABLE headrace.outbox ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME headrace.outbox_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 CREATE TABLE headrace.runs (
     environment_id integer NOT NULL,
     lane_id integer NOT NULL,
@@ -413,11 +560,12 @@ CREATE TABLE headrace.runs (
     replayed_from uuid,
     version_id integer,
     metadata_write bigint,
+    moved boolean,
     CONSTRAINT runs_check CHECK (((batch_id IS NULL) = (batch_index IS NULL))),
     CONSTRAINT runs_check1 CHECK (((batch_id IS NULL) OR (id = headrace.item_run_id(batch_id, batch_index)))),
     CONSTRAINT runs_check2 CHECK (((concurrency_key IS NULL) OR (order_key IS NULL))),
     CONSTRAINT runs_check3 CHECK ((((order_key IS NULL) = (order_number IS NULL)) AND ((order_key IS NULL) = (order_lane_id IS NULL)))),
-    CONSTRAINT runs_owned CHECK ((get_byte(uuid_send(id), 15) = 0))
+    CONSTRAINT runs_owned CHECK (((get_byte(uuid_send(id), 15) = 0) OR (moved IS TRUE)))
 )
 WITH (fillfactor='90', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_cost_delay='0');
 CREATE TABLE headrace.tokens (
@@ -433,8 +581,9 @@ CREATE TABLE headrace.tokens (
     output_type text,
     created_at timestamp with time zone NOT NULL,
     completed_at timestamp with time zone,
+    moved boolean,
     CONSTRAINT tokens_check CHECK (((status = 'WAITING'::headrace.token_status) = (completed_at IS NULL))),
-    CONSTRAINT tokens_owned CHECK ((get_byte(uuid_send(id), 15) = 0))
+    CONSTRAINT tokens_owned CHECK (((get_byte(uuid_send(id), 15) = 0) OR (moved IS TRUE)))
 );
 CREATE VIEW headrace.point_outcomes AS
  SELECT j.environment_id,
@@ -449,30 +598,50 @@ CREATE VIEW headrace.point_outcomes AS
     j.succeeded,
     (EXTRACT(epoch FROM (j.due_at - headrace.clock())))::double precision AS due_in,
         CASE j.kind
-            WHEN 'run'::headrace.point_kind THEN (c.status)::text
+            WHEN 'run'::headrace.point_kind THEN COALESCE((c.status)::text, m.status)
             WHEN 'batch'::headrace.point_kind THEN (b.status)::text
             WHEN 'progress'::headrace.point_kind THEN (b.status)::text
-            WHEN 'token'::headrace.point_kind THEN (t.status)::text
+            WHEN 'token'::headrace.point_kind THEN COALESCE((t.status)::text, m.status)
             ELSE NULL::text
         END AS status,
         CASE j.kind
-            WHEN 'run'::headrace.point_kind THEN c.output
-            WHEN 'token'::headrace.point_kind THEN t.output
+            WHEN 'run'::headrace.point_kind THEN
+            CASE
+                WHEN (c.status IS NULL) THEN m.output
+                ELSE c.output
+            END
+            WHEN 'token'::headrace.point_kind THEN
+            CASE
+                WHEN (t.status IS NULL) THEN m.output
+                ELSE t.output
+            END
             ELSE j.value
         END AS value,
         CASE j.kind
-            WHEN 'run'::headrace.point_kind THEN c.output_type
-            WHEN 'token'::headrace.point_kind THEN t.output_type
+            WHEN 'run'::headrace.point_kind THEN
+            CASE
+                WHEN (c.status IS NULL) THEN m.output_type
+                ELSE c.output_type
+            END
+            WHEN 'token'::headrace.point_kind THEN
+            CASE
+                WHEN (t.status IS NULL) THEN m.output_type
+                ELSE t.output_type
+            END
             ELSE j.value_type
         END AS value_type,
     (
         CASE j.kind
-            WHEN 'run'::headrace.point_kind THEN c.error
+            WHEN 'run'::headrace.point_kind THEN
+            CASE
+                WHEN (c.status IS NULL) THEN m.error
+                ELSE c.error
+            END
             WHEN 'batch'::headrace.point_kind THEN b.error
             ELSE j.error
         END)::text AS error,
     b.run_count
-   FROM (((headrace.journal j
+   FROM ((((headrace.journal j
      LEFT JOIN LATERAL ( SELECT r.status,
             r.output,
             r.output_type,
@@ -491,7 +660,14 @@ CREATE VIEW headrace.point_outcomes AS
             o.output_type
            FROM headrace.tokens o
           WHERE ((j.kind = 'token'::headrace.point_kind) AND (NOT j.pending) AND (o.environment_id = j.environment_id) AND (o.id = j.target))
-         LIMIT 1) t ON (true));
+         LIMIT 1) t ON (true))
+     LEFT JOIN LATERAL ( SELECT f.status,
+            f.output,
+            f.output_type,
+            f.error
+           FROM headrace.mirrors f
+          WHERE ((j.kind = ANY (ARRAY['run'::headrace.point_kind, 'token'::headrace.point_kind])) AND (NOT j.pending) AND (c.status IS NULL) AND (t.status IS NULL) AND (f.environment_id = j.environment_id) AND (f.id = j.target) AND (f.kind = (j.kind)::text))
+         LIMIT 1) m ON (true));
 CREATE TABLE headrace.queue_rates (
     queue_id integer NOT NULL,
     key text NOT NULL COLLATE pg_catalog."C",
@@ -581,6 +757,8 @@ ALTER TABLE ONLY headrace.api_keys
     ADD CONSTRAINT api_keys_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY headrace.api_keys
     ADD CONSTRAINT api_keys_secret_hash_key UNIQUE (secret_hash);
+ALTER TABLE ONLY headrace.arrivals
+    ADD CONSTRAINT arrivals_pkey PRIMARY KEY (move_id);
 ALTER TABLE ONLY headrace.attempts
     ADD CONSTRAINT attempts_pkey PRIMARY KEY (environment_id, run_id, number);
 ALTER TABLE ONLY headrace.batch_aliases
@@ -591,8 +769,14 @@ ALTER TABLE ONLY headrace.bulk_actions
     ADD CONSTRAINT bulk_actions_pkey PRIMARY KEY (environment_id, id);
 ALTER TABLE ONLY headrace.bulk_members
     ADD CONSTRAINT bulk_members_pkey PRIMARY KEY (environment_id, action_id, run_id);
+ALTER TABLE ONLY headrace.bulk_parts
+    ADD CONSTRAINT bulk_parts_pkey PRIMARY KEY (environment_id, action_id, store);
+ALTER TABLE ONLY headrace.control
+    ADD CONSTRAINT control_pkey PRIMARY KEY (one);
 ALTER TABLE ONLY headrace.declarations
     ADD CONSTRAINT declarations_pkey PRIMARY KEY (environment_id, task, version);
+ALTER TABLE ONLY headrace.departures
+    ADD CONSTRAINT departures_pkey PRIMARY KEY (move_id, place);
 ALTER TABLE ONLY headrace.dev_claims
     ADD CONSTRAINT dev_claims_pkey PRIMARY KEY (environment_id, run_id);
 ALTER TABLE ONLY headrace.dev_sessions
@@ -601,14 +785,28 @@ ALTER TABLE ONLY headrace.environments
     ADD CONSTRAINT environments_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY headrace.environments
     ADD CONSTRAINT environments_slug_key UNIQUE (slug);
+ALTER TABLE ONLY headrace.forwards
+    ADD CONSTRAINT forwards_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY headrace.idempotency_keys
     ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (environment_id, scope, key_hash);
 ALTER TABLE ONLY headrace.identity
     ADD CONSTRAINT identity_pkey PRIMARY KEY (one);
+ALTER TABLE ONLY headrace.interests
+    ADD CONSTRAINT interests_pkey PRIMARY KEY (environment_id, target_id, store);
 ALTER TABLE ONLY headrace.journal
     ADD CONSTRAINT journal_pkey PRIMARY KEY (environment_id, run_id, point);
 ALTER TABLE ONLY headrace.lanes
     ADD CONSTRAINT lanes_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY headrace.limit_turns
+    ADD CONSTRAINT limit_turns_pkey PRIMARY KEY (environment_id, queue);
+ALTER TABLE ONLY headrace.mirrors
+    ADD CONSTRAINT mirrors_pkey PRIMARY KEY (environment_id, id, kind);
+ALTER TABLE ONLY headrace.move_members
+    ADD CONSTRAINT move_members_pkey PRIMARY KEY (move_id, kind, id);
+ALTER TABLE ONLY headrace.moves
+    ADD CONSTRAINT moves_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY headrace.outbox
+    ADD CONSTRAINT outbox_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY headrace.queue_rates
     ADD CONSTRAINT queue_rates_pkey PRIMARY KEY (queue_id, key);
 ALTER TABLE ONLY headrace.queues
@@ -635,7 +833,9 @@ ALTER TABLE ONLY headrace.versions
     ADD CONSTRAINT versions_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY headrace.workers
     ADD CONSTRAINT workers_pkey PRIMARY KEY (id);
+CREATE INDEX batch_aliases_by_run ON headrace.batch_aliases USING btree (environment_id, run_id);
 CREATE INDEX batch_aliases_open ON headrace.batch_aliases USING btree (environment_id, run_id) WHERE (NOT settled);
+CREATE INDEX batches_by_root ON headrace.batches USING btree (environment_id, root_run_id) WHERE (root_run_id IS NOT NULL);
 CREATE INDEX batches_by_seal ON headrace.batches USING btree (environment_id, sealed_at, id);
 CREATE INDEX batches_held ON headrace.batches USING btree (id) WHERE ((status = 'ABORTED'::headrace.batch_status) AND (start_policy = 'seal'::text) AND (processing_completed_at IS NULL));
 CREATE INDEX batches_open ON headrace.batches USING btree (id) WHERE ((sealed_at IS NOT NULL) AND (completed_at IS NULL));
@@ -643,16 +843,24 @@ CREATE INDEX batches_unsealed ON headrace.batches USING btree (seal_deadline) WH
 CREATE INDEX bulk_actions_pending ON headrace.bulk_actions USING btree (created_at, id) WHERE (status = 'PENDING'::headrace.bulk_status);
 CREATE INDEX bulk_members_open ON headrace.bulk_members USING btree (environment_id, action_id, run_id) WHERE (succeeded IS NULL);
 CREATE INDEX bulk_members_results ON headrace.bulk_members USING btree (environment_id, action_id, result_id) WHERE (result_id IS NOT NULL);
+CREATE INDEX bulk_parts_open ON headrace.bulk_parts USING btree (environment_id, action_id) WHERE (status = 'PENDING'::headrace.bulk_status);
 CREATE INDEX dev_claims_by_session ON headrace.dev_claims USING btree (environment_id, session_id, run_id);
 CREATE INDEX idempotency_keys_expiry ON headrace.idempotency_keys USING btree (expires_at);
 CREATE INDEX journal_canceling ON headrace.journal USING btree (environment_id, run_id) WHERE canceling;
 CREATE INDEX journal_due ON headrace.journal USING btree (due_at) WHERE (pending AND (due_at IS NOT NULL));
+CREATE INDEX journal_foreign ON headrace.journal USING btree (environment_id, target) WHERE ((target IS NOT NULL) AND ((NOT cascade) OR (kind = 'token'::headrace.point_kind)));
 CREATE INDEX journal_waiters ON headrace.journal USING btree (environment_id, target) WHERE (pending AND (target IS NOT NULL));
 CREATE INDEX lanes_by_batch ON headrace.lanes USING btree (batch_id) WHERE (batch_id IS NOT NULL);
 CREATE UNIQUE INDEX lanes_by_name ON headrace.lanes USING btree (environment_id, task, queue, batch_id, version, kind, locked) NULLS NOT DISTINCT;
 CREATE INDEX lanes_by_version ON headrace.lanes USING btree (environment_id, version) WHERE (version IS NOT NULL);
 CREATE INDEX lanes_open ON headrace.lanes USING btree (environment_id, task) WHERE open;
+CREATE INDEX mirrors_open ON headrace.mirrors USING btree (environment_id, id, kind) WHERE (resolved_at IS NULL);
+CREATE UNIQUE INDEX moves_wanted ON headrace.moves USING btree (environment_id, unit_id, kind) WHERE (cut_at IS NULL);
+CREATE INDEX outbox_by_target ON headrace.outbox USING btree (environment_id, target_id);
+CREATE INDEX outbox_due ON headrace.outbox USING btree (store, due_at, id);
+CREATE INDEX queue_rates_used ON headrace.queue_rates USING btree (queue_id, used_until);
 CREATE INDEX runs_by_key ON headrace.runs USING btree (environment_id, hashtextextended(idempotency_key, (0)::bigint), id) WHERE (idempotency_key IS NOT NULL);
+CREATE INDEX runs_by_root ON headrace.runs USING btree (environment_id, root_run_id) WHERE (root_run_id IS NOT NULL);
 CREATE INDEX runs_by_schedule ON headrace.runs USING btree (environment_id, schedule_id, id) WHERE (schedule_id IS NOT NULL);
 CREATE INDEX runs_by_tag ON headrace.runs USING gin (((options -> 'tags'::text))) WHERE ((options -> 'tags'::text) IS NOT NULL);
 CREATE INDEX runs_counted ON headrace.runs USING btree (environment_id, counted_in, concurrency_key) WHERE ((status = 'EXECUTING'::headrace.run_status) AND (counted_in IS NOT NULL));
@@ -667,17 +875,32 @@ CREATE INDEX runs_waiting ON headrace.runs USING btree (lane_id, id) WHERE (stat
 CREATE UNIQUE INDEX schedules_by_key ON headrace.schedules USING btree (environment_id, deduplication_key) WHERE (NOT declared);
 CREATE INDEX schedules_declared ON headrace.schedules USING btree (environment_id, task) WHERE declared;
 CREATE INDEX schedules_due ON headrace.schedules USING btree (next_tick) WHERE active;
+CREATE INDEX tokens_by_run ON headrace.tokens USING btree (environment_id, run_id) WHERE (run_id IS NOT NULL);
 CREATE INDEX tokens_due ON headrace.tokens USING btree (timeout_at) WHERE ((status = 'WAITING'::headrace.token_status) AND (timeout_at IS NOT NULL));
 CREATE INDEX workers_by_version ON headrace.workers USING btree (environment_id, version) WHERE (ended_at IS NULL);
 CREATE INDEX workers_not_emptied ON headrace.workers USING btree (id) WHERE (emptied_at IS NULL);
+CREATE TRIGGER announced AFTER INSERT ON headrace.outbox FOR EACH ROW EXECUTE FUNCTION headrace.announce_outbox();
+CREATE CONSTRAINT TRIGGER note_control AFTER INSERT OR DELETE ON headrace.environments DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION headrace.note_control_change();
+CREATE CONSTRAINT TRIGGER note_control AFTER INSERT OR DELETE ON headrace.queues DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION headrace.note_control_change();
+CREATE CONSTRAINT TRIGGER note_control AFTER INSERT OR DELETE ON headrace.tasks DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION headrace.note_control_change();
+CREATE CONSTRAINT TRIGGER note_control AFTER INSERT OR DELETE ON headrace.version_tasks DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION headrace.note_control_change();
+CREATE CONSTRAINT TRIGGER note_control AFTER INSERT OR DELETE ON headrace.versions DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION headrace.note_control_change();
+CREATE CONSTRAINT TRIGGER note_control_update AFTER UPDATE ON headrace.environments DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((old.* IS DISTINCT FROM new.*)) EXECUTE FUNCTION headrace.note_control_change();
+CREATE CONSTRAINT TRIGGER note_control_update AFTER UPDATE ON headrace.queues DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((old.* IS DISTINCT FROM new.*)) EXECUTE FUNCTION headrace.note_control_change();
+CREATE CONSTRAINT TRIGGER note_control_update AFTER UPDATE ON headrace.tasks DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((((((old.queue IS DISTINCT FROM new.queue) OR (old.max_attempts IS DISTINCT FROM new.max_attempts)) OR (old.skips_failed IS DISTINCT FROM new.skips_failed)) OR (old.coalesces IS DISTINCT FROM new.coalesces)) OR (old.current_version IS DISTINCT FROM new.current_version))) EXECUTE FUNCTION headrace.note_control_change();
+CREATE CONSTRAINT TRIGGER note_control_update AFTER UPDATE ON headrace.versions DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((old.promoted_at IS DISTINCT FROM new.promoted_at)) EXECUTE FUNCTION headrace.note_control_change();
 ALTER TABLE ONLY headrace.api_keys
     ADD CONSTRAINT api_keys_environment_id_fkey FOREIGN KEY (environment_id) REFERENCES headrace.environments(id);
 ALTER TABLE ONLY headrace.bulk_actions
     ADD CONSTRAINT bulk_actions_environment_id_fkey FOREIGN KEY (environment_id) REFERENCES headrace.environments(id);
+ALTER TABLE ONLY headrace.bulk_parts
+    ADD CONSTRAINT bulk_parts_environment_id_action_id_fkey FOREIGN KEY (environment_id, action_id) REFERENCES headrace.bulk_actions(environment_id, id);
 ALTER TABLE ONLY headrace.dev_sessions
     ADD CONSTRAINT dev_sessions_environment_id_fkey FOREIGN KEY (environment_id) REFERENCES headrace.environments(id);
 ALTER TABLE ONLY headrace.lanes
     ADD CONSTRAINT lanes_environment_id_fkey FOREIGN KEY (environment_id) REFERENCES headrace.environments(id);
+ALTER TABLE ONLY headrace.limit_turns
+    ADD CONSTRAINT limit_turns_environment_id_fkey FOREIGN KEY (environment_id) REFERENCES headrace.environments(id);
 ALTER TABLE ONLY headrace.queue_rates
     ADD CONSTRAINT queue_rates_queue_id_fkey FOREIGN KEY (queue_id) REFERENCES headrace.queues(id) ON DELETE CASCADE;
 ALTER TABLE ONLY headrace.queues
