@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from headrace.engine import bulk_actions, bulk_steps, listings, moves, sweeps
+from headrace.engine import bulk_actions, bulk_steps, listings, moves, replays, runs, sweeps
 from headrace.engine.bulk_actions import (
     BulkAborted,
     BulkAction,
@@ -21,7 +21,7 @@ from headrace.engine.bulk_actions import (
 )
 from headrace.engine.engine import Engine
 from headrace.engine.moves import MoveHeldUp
-from headrace.engine.outcomes import RunFilter
+from headrace.engine.outcomes import RunCreated, RunFilter
 from headrace.engine.registry import change_store
 from headrace.ids import at_store, mint_run_id, store_of
 from tests.engine.brittle import BrittleFleet, brittle, brittle_server, brittle_urls, trigger_at
@@ -269,3 +269,18 @@ async def test_what_an_action_is_for_is_moved_after_it(fleet: list[Engine]) -> N
     action = await carry_out(fleet, await order(home, BulkKind.CANCEL, run_ids=[first, second]))
     assert (action.total, action.succeeded) == (2, 2), "a run that is named is looked for where it was moved to"
     assert (await statuses(target, [second]))[second] == "CANCELED"
+
+
+async def test_a_replay_of_one_run_is_made_where_the_first_is_while_that_takes_roots(fleet: list[Engine]) -> None:
+    home, source, _ = fleet
+    first = await runs.find_run(home, 1, (await trigger_at(source)).run_id)
+    assert first is not None
+    for _ in range(5):
+        made = await replays.replay_run(home, 1, first)
+        assert isinstance(made, RunCreated)
+        assert store_of(made.run_id) == source.key
+    await change_store(home, source.name, state="draining")
+    for _ in range(5):
+        made = await replays.replay_run(home, 1, first)
+        assert isinstance(made, RunCreated)
+        assert store_of(made.run_id) != source.key

@@ -73,7 +73,7 @@ async def trigger_run(
 
 
 def _choose_store(engine: Engine, order: _Order) -> Engine:
-    """That of the parent, so that a tree is never in two stores; else any that takes roots.
+    """That of the parent, so that a tree is never in two stores; of a replay that of the first run; else any that takes roots.
 
     Runs of an order key stand in one line and those of a debounce key look for each other: roots with one are at home.
     """
@@ -81,6 +81,10 @@ def _choose_store(engine: Engine, order: _Order) -> Engine:
         return engine.at(order.lineage.parent_run_id)
     if order.options.order_key or order.options.debounce:
         return engine.home
+    if order.origin is not None and order.origin.replayed_from is not None:
+        first = engine.at(order.origin.replayed_from)
+        if engine.stores.takes_roots(first):
+            return first
     return engine.stores.pick()
 
 
