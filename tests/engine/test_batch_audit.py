@@ -291,7 +291,7 @@ async def test_history_costs_it_nothing(engine: Engine) -> None:
         engine,
         "INSERT INTO headrace.batches (environment_id, id, start_policy, run_count, accepted, settled, highest_index, status,"
         " seal_deadline, created_at, updated_at, sealed_at, completed_at)"
-        " SELECT 1, gen_random_uuid(), 'add', 1, 1, 1, 0, 'COMPLETED', now(), now(), now(), now(), now() FROM generate_series(1, 20000)",
+        " SELECT 1, overlay(gen_random_uuid()::text PLACING '00' FROM 35)::uuid, 'add', 1, 1, 1, 0, 'COMPLETED', now(), now(), now(), now(), now() FROM generate_series(1, 20000)",
     )
     await submit(engine)
     [row] = await fetch_sql(

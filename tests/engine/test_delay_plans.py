@@ -15,6 +15,7 @@ import pytest
 
 from tests.conftest import execute_sql, with_database
 from tests.engine.test_plans import assert_no_full_scan, explain, rows_read
+from tests.guards import ALLOW_ALL_IDS
 
 pytestmark = pytest.mark.anyio
 
@@ -27,6 +28,7 @@ def seeded(postgres: str, template: str) -> Generator[str]:
     """One lane: 1,000,000 runs that are delayed and have a time to live, a hundred that are ready, one that has expired."""
     execute_sql(postgres, f"CREATE DATABASE plans_of_delays TEMPLATE {template}")
     url = with_database(postgres, "plans_of_delays")
+    execute_sql(url, ALLOW_ALL_IDS)
     execute_sql(url, "ALTER TABLE headrace.runs SET (autovacuum_enabled = off)")
     execute_sql(url, "INSERT INTO headrace.lanes (environment_id, task, queue) VALUES (1, 't', 'q')")
     execute_sql(

@@ -17,6 +17,7 @@ import pytest
 from headrace.store.statements import load_sql
 from tests.conftest import execute_sql, with_database
 from tests.engine.test_plans import rows_read, walk
+from tests.guards import ALLOW_ALL_IDS
 
 pytestmark = pytest.mark.anyio
 
@@ -36,6 +37,7 @@ def seeded(request: pytest.FixtureRequest, postgres: str, template: str) -> Gene
     name = f"listing_plans_{request.param.replace(' ', '_')}"
     execute_sql(postgres, f"CREATE DATABASE {name} TEMPLATE {template}")
     url = with_database(postgres, name)
+    execute_sql(url, ALLOW_ALL_IDS)
     for table in ("runs", "lanes", "batches", "bulk_members"):
         execute_sql(url, f"ALTER TABLE headrace.{table} SET (autovacuum_enabled = off)")
     execute_sql(

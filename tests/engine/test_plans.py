@@ -18,6 +18,7 @@ from headrace.ids import item_run_id, mint_batch_id
 from headrace.store.statements import load_sql
 from tests.conftest import execute_sql, with_database
 from tests.engine.generic_plans import explain_generic
+from tests.guards import ALLOW_ALL_IDS
 
 pytestmark = pytest.mark.anyio
 
@@ -31,6 +32,7 @@ def seeded(request: pytest.FixtureRequest, postgres: str, template: str) -> Gene
     name = f"plans_{request.param.replace(' ', '_')}"
     execute_sql(postgres, f"CREATE DATABASE {name} TEMPLATE {template}")
     url = with_database(postgres, name)
+    execute_sql(url, ALLOW_ALL_IDS)
     batch = mint_batch_id()
     for table in ("runs", "lanes", "workers", "batches"):  # statistics come when the test says so, and not before
         execute_sql(url, f"ALTER TABLE headrace.{table} SET (autovacuum_enabled = off)")

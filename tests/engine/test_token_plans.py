@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import execute_sql, with_database
 from tests.engine.generic_plans import explain_generic
 from tests.engine.test_plans import explain, walk
+from tests.guards import ALLOW_ALL_IDS
 
 pytestmark = pytest.mark.anyio
 
@@ -26,6 +27,7 @@ def seeded(request: pytest.FixtureRequest, postgres: str, template: str) -> Gene
     name = f"token_plans_{request.param.replace(' ', '_')}"
     execute_sql(postgres, f"CREATE DATABASE {name} TEMPLATE {template}")
     url = with_database(postgres, name)
+    execute_sql(url, ALLOW_ALL_IDS)
     execute_sql(url, "ALTER TABLE headrace.tokens SET (autovacuum_enabled = off)")
     execute_sql(
         url,

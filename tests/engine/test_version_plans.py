@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import execute_sql, with_database
 from tests.engine.test_plans import assert_no_full_scan, explain, rows_read
+from tests.guards import ALLOW_ALL_IDS
 
 pytestmark = pytest.mark.anyio
 
@@ -40,6 +41,7 @@ def seeded(request: pytest.FixtureRequest, postgres: str, template: str) -> Gene
     name = f"versions_{request.param.replace(' ', '_')}"
     execute_sql(postgres, f"CREATE DATABASE {name} TEMPLATE {template}")
     url = with_database(postgres, name)
+    execute_sql(url, ALLOW_ALL_IDS)
     for table in ("runs", "lanes", "workers", "versions", "tasks"):
         execute_sql(url, f"ALTER TABLE headrace.{table} SET (autovacuum_enabled = off)")
     for sql, args in zip(SEED, [(LANES,), (WORKERS,), (), (), (BACKLOG, LANES)], strict=True):

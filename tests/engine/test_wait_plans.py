@@ -15,6 +15,7 @@ import pytest
 from tests.conftest import execute_sql, with_database
 from tests.engine.generic_plans import explain_generic
 from tests.engine.test_plans import explain, walk
+from tests.guards import ALLOW_ALL_IDS
 
 pytestmark = pytest.mark.anyio
 
@@ -31,6 +32,7 @@ def seeded(request: pytest.FixtureRequest, postgres: str, template: str) -> Gene
     name = f"wait_plans_{request.param.replace(' ', '_')}"
     execute_sql(postgres, f"CREATE DATABASE {name} TEMPLATE {template}")
     url = with_database(postgres, name)
+    execute_sql(url, ALLOW_ALL_IDS)
     for table in ("runs", "lanes", "workers", "journal", "tokens"):
         execute_sql(url, f"ALTER TABLE headrace.{table} SET (autovacuum_enabled = off)")
     execute_sql(
