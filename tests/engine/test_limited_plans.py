@@ -169,13 +169,27 @@ async def test_a_plain_claim_does_not_look_into_lanes_with_limits(connection: as
     assert rows_read(nodes) <= 3 * LIMIT + 2 * len(LANES)
 
 
-@pytest.mark.parametrize("name", ["lock_limits", "lock_workers", "declare_queues", "find_environment_limits"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lock_limits",
+        "lock_workers",
+        "declare_queues",
+        "find_environment_limits",
+        "find_limits",
+        "lock_named_limits",
+        "note_turns",
+    ],
+)
 async def test_what_stands_beside_a_claim_reads_no_backlog(connection: asyncpg.Connection[Any], name: str) -> None:
     args: dict[str, tuple[Any, ...]] = {
         "lock_limits": (1, [task for task, *_ in LANES], 30.0),
         "lock_workers": (1,),
         "declare_queues": (1, ["task/few"], [5], [1], [None], [None], [False], [False]),
         "find_environment_limits": (1,),
+        "find_limits": (1, [task for task, *_ in LANES]),
+        "lock_named_limits": (1, ["task/few", "task/many", ""], 30.0, 1.0, [task for task, *_ in LANES]),
+        "note_turns": (1, ["task/few", ""], [True, True], [False, False], [task for task, *_ in LANES], True, 3.0),
     }
     nodes = await explain(connection, name, *args[name])
     assert_no_full_scan(nodes)
@@ -194,7 +208,15 @@ async def test_counting_what_executes_reads_what_executes(connection: asyncpg.Co
     assert rows_read(nodes) <= 4 * len(LANES) * EXECUTING
 
 
-@pytest.mark.parametrize("name", ["claim_limited_runs", "claim_runs", "count_executing", "list_queues"])
+async def test_counting_for_another_store_reads_what_executes(connection: asyncpg.Connection[Any]) -> None:
+    nodes = await explain(connection, "count_limits", 1, ["task/few", "task/many", "task/limited", ""], True)
+    assert_no_full_scan([node for node in nodes if node.get("Relation Name") not in {"stores", "control", "identity"}])
+    assert rows_read(nodes) <= 4 * len(LANES) * EXECUTING
+
+
+@pytest.mark.parametrize(
+    "name", ["claim_limited_runs", "claim_runs", "count_executing", "list_queues", "note_turns", "find_limits"]
+)
 def test_a_generic_plan_scans_no_table(url: str, name: str) -> None:
     """A prepared statement's plan for any arguments, which PostgreSQL turns to after a few executions."""
     assert_no_full_scan(list(walk(explain_generic(url, name))))

@@ -56,7 +56,7 @@ async def finish_runs(engine: Engine, lease: WorkerLease, finishes: Sequence[Fin
         engine.notices.runs_ready(lease.environment_id)
     if freed:  # what was free under a limit may be for another store's runs
         for other in engine.stores.all():
-            if other is not engine:
+            if other.key != engine.key:
                 other.notices.runs_ready(lease.environment_id)
     return {finish.run_id for finish in finishes} - written
 

@@ -123,7 +123,7 @@ class _Claim:
     make_claim: MakeClaim
 
     async def make(self) -> list[Record]:
-        others = [one for one in self.engine.stores.all() if one is not self.engine]
+        others = [one for one in self.engine.stores.all() if one.key != self.engine.key]
         async with _open_all(others, self._patience) as sessions, self.engine.store.connect() as own:
             sessions[self.engine.key] = here = _Session(self.engine, own, AsyncExitStack())
             async with own.transaction():
@@ -203,7 +203,7 @@ class _Claim:
         own = said[self.engine.key]
         found: defaultdict[str, list[Engine]] = defaultdict(list)
         for one in self.engine.stores.all():
-            if one is self.engine:
+            if one.key == self.engine.key:
                 continue
             theirs = said[one.key]
             for name in self.names:
