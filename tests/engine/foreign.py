@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from headrace.protocol.batches import CreateBatch
 from headrace.protocol.options import RunOptions
 from headrace.protocol.statuses import RunStatus
 from headrace.store.statements import Statement
-from tests.engine.held import HeldStore, Hold
+from tests.engine.held import PATIENCE, HeldStore, Hold, is_anybody_blocked
 from tests.engine.helpers import claim, register
 from tests.engine.parents import Parent, read_state
 from tests.invariants import assert_invariants
@@ -161,6 +162,15 @@ async def holding_here(engine: Engine, point: str) -> AsyncGenerator[Hold]:
         store.hold.released.set()
         engine.store = own
         await store.close()
+
+
+async def tried(engine: Engine, statement: str) -> None:
+    """Returns once ``statement`` was sent to that store, of which something is held, or somebody waits there for a lock."""
+    store = engine.store
+    assert isinstance(store, HeldFetchStore)
+    async with asyncio.timeout(PATIENCE):
+        while statement not in store.sent and not await is_anybody_blocked(engine):
+            await asyncio.sleep(0.005)
 
 
 async def assert_all_well(fleet: Sequence[Engine]) -> None:
