@@ -1,6 +1,6 @@
 -- What ties a tree, which the caller has locked, to others that go on without it: whatever waits, of either, for the other, runs
--- that have to be in a line with others, and batches that get items still. A few. Indexes: move_members_pkey, journal_pkey, journal_waiters, runs_pkey,
--- batch_aliases_pkey, batch_aliases_by_run, interests_pkey, outbox_by_target.
+-- that have to be in a line with others, and batches that get items still. A few. Indexes: move_members_pkey, journal_pkey,
+-- journal_waiters, runs_pkey, batch_aliases_pkey, batch_aliases_by_run, interests_pkey, outbox_by_target.
 SELECT b.what, b.id, b.other FROM (
     SELECT 'waits for' AS what, j.run_id AS id, j.target AS other
     FROM headrace.move_members AS m
