@@ -13,6 +13,7 @@ import json
 import signal
 import sys
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ from tests.engine.foreign import (
     sending_here,
 )
 from tests.engine.helpers import claim, register
-from tests.engine.scheduling import create, look
+from tests.engine.scheduling import create, look, move_tick
 from tests.invariants import fetch_sql
 
 pytestmark = pytest.mark.anyio
@@ -214,8 +215,9 @@ async def test_a_tick_has_one_run_in_another_store_whoever_is_killed(fleet: list
     points = ["unharmed"]
     while points:
         point = points.pop(0)
-        schedule = await create(home, "0 0 1 1 *")
-        await fetch_sql(home, "UPDATE headrace.schedules SET next_tick = now() WHERE id = $1", schedule.id)
+        tick = datetime.now(UTC).replace(second=0, microsecond=0)
+        schedule = await create(home, f"{tick.minute} {tick.hour} {tick.day} {tick.month} *")
+        await move_tick(home, schedule, tick)
         given = {"run": str(schedule.id), "target": str(schedule.id)}
         if point == "unharmed":
             wanted = {
