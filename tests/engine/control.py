@@ -1,14 +1,20 @@
-"""What tests of the control plane's copies ask: what a store has of it, and a store that nobody can reach."""
+"""What tests of the control plane's copies ask and do: what a store has of it, workers that register, stores that nobody can reach."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from headrace.engine import workers
 from headrace.engine.engine import Engine
+from headrace.engine.outcomes import WorkerLease
+from headrace.queues import Queue
 from tests.fleet import run_sql, with_name
 from tests.invariants import fetch_sql
+
+PATIENCE = 20.0
 
 _STATE = """
 SELECT 'environment ' || id AS what, (to_jsonb(e) - 'created_at')::text AS said FROM headrace.environments AS e
@@ -57,3 +63,24 @@ async def away(*engines: Engine) -> AsyncGenerator[None]:
     finally:
         for url, name in places:
             await run_sql(with_name(url, "postgres"), f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+
+async def register(
+    engine: Engine, *tasks: str, version: str = "", queue: Queue | None = None, name: str | None = None
+) -> WorkerLease:
+    known = [
+        workers.TaskRegistration(task, queue.name if queue and queue.name else f"task/{task}", 3, limits=queue)
+        for task in tasks or ("t",)
+    ]
+    return await workers.register_worker(engine, "dev", name=name or "test", tasks=known, version=version)
+
+
+async def until(true: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not await true():
+            await asyncio.sleep(0.01)
+
+
+async def agree(fleet: list[Engine]) -> bool:
+    home, *others = [await read_control(one) for one in fleet]
+    return all(one == home for one in others)

@@ -1,4 +1,4 @@
-"""A process that copies the control plane to a store once, until it is killed. Run by test_control_copies.
+"""A process that copies the control plane to a store once, until it is killed. Run by test_control_deaths.
 
 python -m tests.engine.copy_child SETTINGS_JSON STORE_NAME
 """
