@@ -80,6 +80,8 @@ async def finish(fleet: list[Engine], task: str) -> None:
         assert action is not None
         if action.status is not BulkStatus.PENDING:
             break
+    else:
+        raise AssertionError(action)
     expected = RUNS * len(fleet)
     assert (action.status, action.total, action.succeeded) == (BulkStatus.COMPLETED, expected, expected), task
     for engine in fleet:
