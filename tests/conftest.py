@@ -13,12 +13,14 @@ import tempfile
 import uuid
 import zlib
 from collections.abc import AsyncGenerator, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
+from headrace import ids
 from headrace.engine.engine import Engine
 from headrace.engine.environments import Environment, find_environment
 from headrace.engine.registry import change_store
@@ -96,6 +98,20 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
     )
 
 
+@contextmanager
+def minting_for(store: str) -> Generator[None]:
+    """Ids that a test mints without saying for which store are for this one: it writes them to its engine's."""
+    minters = (ids.mint_run_id, ids.mint_batch_id, ids.mint_token_id)
+    before = [minter.__defaults__ for minter in minters]
+    for minter in minters:
+        minter.__defaults__ = (store,)
+    try:
+        yield
+    finally:
+        for minter, defaults in zip(minters, before, strict=True):
+            minter.__defaults__ = defaults
+
+
 @pytest.fixture
 def fleet_urls(request: pytest.FixtureRequest) -> dict[str, str]:
     """The stores that the test's engine has beside home: none, or with HEADRACE_TEST_STORES=3 two."""
@@ -117,7 +133,8 @@ async def engine(
         chosen = stores[zlib.crc32(request.node.nodeid.encode()) % len(stores)]
         for one in stores if fleet_urls else []:
             await change_store(home, one.name, weight=float(one is chosen))
-        yield chosen
+        with minting_for(chosen.key):
+            yield chosen
     finally:
         await home.close()
 

@@ -19,7 +19,7 @@ RUN_TABLES: Final = re.compile(
     r"\bheadrace\.(runs|attempts|batches|batch_aliases|journal|tokens|lanes|workers|idempotency_keys)\b(?!\.py)"
 )
 ROUTES: Final = re.compile(
-    r"\bengine = (?:[^\n]*\bengine\.(?:at\(|home\b|stores\.)|_choose_store\()|engine\.(?:home|at\([^)]*\))\.store\b"
+    r"\bengine = (?:[^\n]*\bengine\.(?:at\(|home\b|pick\(|stores\.)|_choose_store\()|engine\.(?:home|at\([^)]*\))\.store\b"
 )
 
 OF_ONE_STORE: Final = {

@@ -160,7 +160,7 @@ def _choose_store(engine: Engine, request: CreateBatch, items: Sequence[StoredIt
         return engine.at(parent)
     if request.ordered or any(item.options and (item.options.order_key or item.options.debounce) for item in items):
         return engine.home
-    return engine.stores.pick()
+    return engine.pick()
 
 
 async def admit_stream(

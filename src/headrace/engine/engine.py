@@ -123,7 +123,13 @@ class Engine:
 
     def at(self, value: UUID) -> Engine:
         """That of the store which owns an id; the home store's where no store does."""
-        return self.stores.owner(value)
+        owner = self.stores.owner(value)
+        return self if owner.key == self.key else owner  # a copy of an engine stays with its own connections
+
+    def pick(self) -> Engine:
+        """That of a store that takes new roots."""
+        picked = self.stores.pick()
+        return self if picked.key == self.key else picked
 
     async def refresh_stores(self) -> None:
         """Reads the registry, and opens and closes what has changed. Of the home store's engine."""

@@ -85,7 +85,7 @@ def _choose_store(engine: Engine, order: _Order) -> Engine:
         first = engine.at(order.origin.replayed_from)
         if engine.stores.takes_roots(first):
             return first
-    return engine.stores.pick()
+    return engine.pick()
 
 
 @dataclass(frozen=True, slots=True)
