@@ -50,7 +50,7 @@ _lost_results: Final = Counter(
 )
 _repairs: Final = Counter(
     "headrace_repairs",
-    "Runs and batches that an audit found stuck and repaired: each is a bug",
+    "Runs, batches and mirrors that an audit found stuck and repaired: each is a bug",
     ["kind"],
     registry=REGISTRY,
 )
@@ -110,7 +110,7 @@ def count_lost_results(runs: int) -> None:
 
 
 def count_repairs(kind: str, found: int) -> None:
-    """An audit had to repair ``found`` rows of a kind, run or batch."""
+    """An audit had to repair ``found`` rows of a kind: run, batch or mirror."""
     if found:
         _repairs.labels(kind).inc(found)
 
