@@ -102,7 +102,7 @@ def list_writers(table: str) -> set[str]:
                 found.add(file.name.removesuffix(".sql"))
         if re.search(rf"INSERT INTO headrace\.{table}\b", text):
             found.add(file.name.removesuffix(".sql"))
-    return found
+    return found - {f"land_{table}"}  # rows that come from another store as they are: no status changes
 
 
 @pytest.mark.parametrize("table", TABLES)
