@@ -97,7 +97,7 @@ class Settings:
     ] = 5
     poll_interval: Annotated[
         float, Setting("how often an idle worker looks for runs without a hint", at_least=0.05)
-    ] = 1.5
+    ] = 2.0
     sweep_interval: Annotated[float, Setting("how often deadlines are looked at", at_least=0.05)] = 1.0
     schedule_tolerance: Annotated[
         float,

@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 
 from headrace.engine import batches, listings, runs
+from headrace.engine.cancels import cancel_run
 from headrace.engine.engine import Engine
 from headrace.engine.items import Origin
 from headrace.engine.listings import list_runs
@@ -307,6 +308,28 @@ async def test_a_page_that_found_nothing_says_where_to_go_on(engine: Engine) -> 
     assert page.runs == []
     page = await list_runs(engine, 1, RunFilter(tasks=["rare"]), limit=3, look_at=4, after=page.older)
     assert ([run.id for run in page.runs], page.older) == ([wanted], None)
+
+
+async def test_runs_of_one_moment_whose_status_changes_between_pages_come_once_or_not_at_all(engine: Engine) -> None:
+    """Items of one batch, so their times are equal. Some are canceled while a list of what is queued is paged through."""
+    await register(engine)
+    batch = await open_batch(engine, 30)
+    await batches.store_chunk(engine, 1, batch, make_items(0, 30))
+    made = [item_run_id(batch.id, index) for index in range(30)]
+    chance = random.Random(3)
+    left = set(made)
+
+    async def cancel_some() -> None:
+        for run_id in chance.sample(sorted(left), min(3, len(left))):
+            left.remove(run_id)
+            await cancel_run(engine, 1, run_id)
+
+    seen = await leaf(engine, RunFilter(statuses=frozenset({RunStatus.QUEUED})), 4, 1000, cancel_some)
+    assert len(seen) == len(set(seen))
+    assert seen == sorted(seen, reverse=True)
+    assert left <= set(seen)  # what was queued all the time is there
+    canceled = await leaf(engine, RunFilter(statuses=frozenset({RunStatus.CANCELED})), 4, 1000)
+    assert canceled == sorted(set(made) - left, reverse=True)
 
 
 async def test_a_run_that_is_not_there_is_a_cursor_too(engine: Engine) -> None:

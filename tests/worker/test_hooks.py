@@ -215,6 +215,25 @@ async def test_a_worker_process_has_the_hooks_of_the_module_that_it_is_given(eng
     assert read(log) == ["everywhere.on_start", "run 1", "everywhere.on_complete True"] * 2
 
 
+async def test_runs_that_go_on_in_another_worker_have_each_hook_as_often_as_in_one(engine: Engine, log: Path) -> None:
+    """Two worker processes; each run is put down as it waits, and whoever is free takes it up."""
+    target = str(Path(__file__).with_name("hook_jobs.py"))
+    extra = {"PYTHONPATH": ROOT, "HEADRACE_WAIT_LINGER": "0", "HEADRACE_CONCURRENCY": "4"}
+    async with worker_process(engine.settings, target, **extra), worker_process(engine.settings, target, **extra):
+        made = [await trigger(engine, plain, {"log": f"{log}{n}", "wait": 0.2}) for n in range(40)]
+        ended = [await await_end(engine, run_id) for run_id in made]
+    assert {run.status for run in ended} == {RunStatus.COMPLETED}
+    workers = await fetch_sql(engine, "SELECT DISTINCT worker_id FROM headrace.attempts WHERE worker_id IS NOT NULL")
+    assert len(workers) == 2
+    for n in range(40):
+        said = [line.split(" ")[0] for line in read(Path(f"{log}{n}"))]
+        for moment in ("on_start", "on_wait", "on_resume", "on_success", "on_complete"):
+            assert said.count(f"task.{moment}") == 1, said
+        assert said.count("task.init") == 2  # once in each worker's memory
+        assert said.index("task.on_start") < said.index("task.on_wait") < said.index("task.on_resume")
+        assert said[-1] == "task.leave" or said[-1] == "task.on_complete"
+
+
 FAILS_THE_ATTEMPT = ["middleware", "init", "on_start", "on_start_attempt", "catch_error", "on_wait", "on_resume"]
 IS_LOGGED = ["on_success", "on_failure", "on_complete"]
 
