@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from uuid import UUID
 
 import pytest
@@ -44,6 +47,31 @@ def test_the_shape_of_the_text(value: UUID) -> None:
     """26 lower-case characters: a DNS label may hold them; the store and the version are the last two."""
     assert re.fullmatch("run_[0-9a-v]{24}[0-9a-z]2", ids.format_run_id(value))
     assert ids.format_run_id(value)[-2] == ids.store_of(value)
+
+
+@pytest.mark.parametrize("mint", [ids.mint_run_id, ids.mint_batch_id, ids.mint_token_id])
+def test_ids_sort_in_the_order_in_which_a_process_mints_them(mint: Callable[[], UUID]) -> None:
+    """Thousands in a millisecond, in many threads: each thread's in its order, none twice."""
+
+    def mint_many() -> list[UUID]:
+        return [mint() for _ in range(5_000)]
+
+    with ThreadPoolExecutor(4) as pool:
+        minted = [future.result() for future in [pool.submit(mint_many) for _ in range(4)]]
+    assert all(mine == sorted(mine) for mine in minted)
+    assert len(set(chain.from_iterable(minted))) == 20_000
+
+
+@pytest.mark.parametrize(("back", "counted_on"), [(0.5, True), (3600.0, False)])
+def test_ids_while_the_clock_goes_back(monkeypatch: pytest.MonkeyPatch, back: float, counted_on: bool) -> None:
+    """By a little: their order is kept. By much: their time is the clock's again."""
+    now = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now)
+    before = ids.mint_run_id()
+    now -= int(back * 1e9)
+    after = ids.mint_run_id()
+    assert (before < after) is counted_on
+    assert (ids.minted_at(before) - ids.minted_at(after)).total_seconds() == (0 if counted_on else back)
 
 
 @given(raw_ids, raw_ids)
