@@ -32,6 +32,9 @@ from tests.server_fixture import server
 
 __all__ = ["fleet", "more_stores", "old_postgres", "old_template", "server"]
 
+THREE_STORES = os.environ.get("HEADRACE_TEST_STORES") == "3"
+"""Whether the engine of a test is one of a fleet of three stores: see ``engine``."""
+
 _numbers = itertools.count()
 
 
@@ -42,9 +45,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--program", default=None, help="one program, as JSON, to carry out instead of random ones")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first: where several processes share the tests, none is left alone with them at the end."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The longest files first: where several processes share the tests, none is left alone with them at the end.
+
+    With three stores, only the tests that are another test with them: whatever asks for no ``engine`` would be a copy, and
+    what is marked ``one_store`` says why it would be one, or would mean nothing.
+    """
     items.sort(key=lambda item: item.path.parent.name != "chaos")
+    if THREE_STORES:
+        kept = [item for item in items if _is_of_stores(item)]
+        config.hook.pytest_deselected(items=[item for item in items if not _is_of_stores(item)])
+        items[:] = kept
+
+
+def _is_of_stores(item: pytest.Item) -> bool:
+    """Whether a test is another one where its engine is one of three stores'."""
+    return "fleet_urls" in getattr(item, "fixturenames", ()) and item.get_closest_marker("one_store") is None
 
 
 @pytest.fixture(scope="session")
@@ -115,7 +131,7 @@ def minting_for(store: str) -> Generator[None]:
 @pytest.fixture
 def fleet_urls(request: pytest.FixtureRequest) -> dict[str, str]:
     """The stores that the test's engine has beside home: none, or with HEADRACE_TEST_STORES=3 two."""
-    return request.getfixturevalue("more_stores") if os.environ.get("HEADRACE_TEST_STORES") == "3" else {}
+    return request.getfixturevalue("more_stores") if THREE_STORES else {}
 
 
 @pytest.fixture
