@@ -35,8 +35,12 @@ _UNAVAILABLE: Final = (
     asyncpg.InsufficientResourcesError,
     asyncpg.TransactionRollbackError,
     asyncpg.LockNotAvailableError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.PostgresSystemError,
 )
-"""What asyncpg raises when PostgreSQL is away, going away, full, or asks to try again."""
+"""What is raised when PostgreSQL is away, going away, full, a standby, or asks to try again. That it gives no connection is an
+OSError, whatever it says (``UnreachableError``).
+"""
 
 
 class AnsweredError(Exception):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import CoroutineType
 from typing import Any, Final, TypeVar
 
@@ -39,6 +39,13 @@ _NAMED: Final = "store: "
 
 _CANCEL_SECONDS: Final = 2.0
 """How long a server has to say that it has broken a statement off."""
+
+
+class UnreachableError(ConnectionError):
+    """A server answered that it gives no connection: it starts, is full, knows no such database or user, or lets nobody in.
+
+    What it says by that is nothing about the statement that was to be sent, so it is an error of the way there.
+    """
 
 
 class FreeConnection(asyncpg.Connection):
@@ -121,9 +128,9 @@ class Store:
 
     @asynccontextmanager
     async def connect(self) -> AsyncGenerator[Any]:
-        """A connection of the pool (asyncpg), for what needs several transactions or none."""
+        """A connection of the pool (asyncpg), for what needs several transactions or none. Raises UnreachableError."""
         try:
-            async with self._pool.acquire() as connection:
+            async with self._acquire() as connection:
                 try:
                     yield connection
                 except asyncpg.InternalClientError:
@@ -132,6 +139,15 @@ class Store:
         except DATABASE_ERRORS as error:
             name_store(error, self._name)
             raise
+
+    @asynccontextmanager
+    async def _acquire(self) -> AsyncGenerator[Any]:
+        async with AsyncExitStack() as stack:
+            try:
+                connection = await stack.enter_async_context(self._pool.acquire())
+            except asyncpg.PostgresError as error:
+                raise UnreachableError(str(error)) from error
+            yield connection
 
     async def fetch(self, name: str, *args: Any) -> list[Record]:
         """The rows of one statement, in a transaction of its own."""
