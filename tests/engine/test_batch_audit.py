@@ -285,6 +285,7 @@ async def test_the_audit_of_the_sweeps_finds_it_and_goes_round(engine: Engine) -
     assert 'headrace_repairs_total{kind="batch"}' in render_metrics().decode()
 
 
+@pytest.mark.one_store("the plan of one statement in one database, over a history that is written past the engine")
 async def test_history_costs_it_nothing(engine: Engine) -> None:
     """Invariant 12: it reads what is open, by its index, and of that a slice."""
     await fetch_sql(
