@@ -362,10 +362,15 @@ CREATE TABLE headrace.identity (
     key text NOT NULL,
     name text NOT NULL,
     fleet uuid DEFAULT gen_random_uuid() NOT NULL,
+    legacy text,
+    imported boolean DEFAULT false NOT NULL,
     CONSTRAINT identity_key_check CHECK ((key ~ '^[0-9a-z]$'::text)),
+    CONSTRAINT identity_legacy_check CHECK ((legacy ~ '^[0-9a-z]$'::text)),
     CONSTRAINT identity_one_check CHECK (one)
 );
 COMMENT ON TABLE headrace.identity IS 'Which store this database is, and of which installation: one row.';
+COMMENT ON COLUMN headrace.identity.legacy IS 'At home: the key of the store that imported runs are made in. NULL: none was declared, so home.';
+COMMENT ON COLUMN headrace.identity.imported IS 'At home: runs were imported there, so it stays where they are looked for first.';
 CREATE TABLE headrace.interests (
     environment_id integer NOT NULL,
     target_id uuid NOT NULL,

@@ -15,6 +15,10 @@ A batch leaves the last 4 of its 15 bytes zero; item *n* of it is the run whose 
 of an item is known without a look-up, inserting it twice collides on the primary key, and the runs of a batch lie
 side by side in the index, in the order of the items.
 
+A run that was imported keeps the id that another installation gave it. Such a text is known by its shape, which is none of
+ours, and stands for a ``uuid`` that follows from it: the time that it holds (6 bytes, 0 where it holds none), 9 bytes of its
+SHA-256, and a last byte that no store of ours has. Ids of ours are never minted in these shapes.
+
 Pure: no I/O but the clock and the system's random bytes when minting.
 """
 
@@ -23,6 +27,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 import threading
 import time
 from datetime import UTC, datetime
@@ -35,12 +40,30 @@ STORE_KEYS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 HOME_STORE: Final = "0"
 """The key of the first store, and of the only one until more are added."""
 
+LEGACY_STORE: Final = "legacy"
+"""What ``store_of`` says of an id from another installation: the store that is declared for imported runs owns it."""
+
+LEGACY_BYTE: Final = 255
+"""The last byte of ids from another installation."""
+
 MAX_ITEM_INDEX: Final = 2**31 - 1
 """The largest index that an item of a batch can have: what PostgreSQL's ``integer`` holds."""
 
 _VERSION: Final = "2"
+_FOREIGN: Final = "0x"
+"""The end of a body that spells the ``uuid`` of an imported run, where the id that it came with is not at hand."""
+
 _BODY_LENGTH: Final = 26
 _ALPHABET: Final = frozenset("0123456789abcdefghijklmnopqrstuv")
+_BYTES: Final = {key: bytes([ordinal]) for ordinal, key in enumerate(STORE_KEYS)}
+_KEYS: Final = dict(enumerate(STORE_KEYS)) | {LEGACY_BYTE: LEGACY_STORE}
+
+_FOREIGN_SHAPES: Final = re.compile(
+    r"run_(?:(?P<dated>[0-9a-v]{24})[0-9a-z]1|(?P<cuid>c[0-9a-z]{24})|(?P<ksuid>[0-9A-Za-z]{27})|[0-9a-z]{25}|[0-9a-z]{21})",
+    re.ASCII,
+)
+_DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_KSUID_EPOCH: Final = 1_400_000_000
 
 
 def mint_run_id(store: str = HOME_STORE) -> UUID:
@@ -109,8 +132,12 @@ def format_bulk_action_id(action_id: UUID) -> str:
 
 
 def parse_run_id(text: str) -> UUID | None:
-    """The run id that ``text`` spells, or None where it spells none."""
-    return _parse("run_", text)
+    """The run id that ``text`` spells, or None where it spells none.
+
+    That may be an id from another installation: 25 characters ``[0-9a-z]`` (a cuid), 27 of base62 (a KSUID), 26 whose last
+    is ``1``, or 21 ``[0-9a-z]``, each after ``run_``.
+    """
+    return _parse("run_", text) or _parse_foreign(text)
 
 
 def parse_batch_id(text: str) -> UUID | None:
@@ -134,9 +161,13 @@ def parse_bulk_action_id(text: str) -> UUID | None:
 
 
 def store_of(value: UUID) -> str:
-    """The key of the store that owns an id: total and pure, from its last byte alone."""
-    ordinal = value.bytes[15]
-    return STORE_KEYS[ordinal] if ordinal < len(STORE_KEYS) else HOME_STORE
+    """The key of the store that owns an id: total and pure, from its last byte alone. LEGACY_STORE for one from elsewhere."""
+    return _KEYS.get(value.int & 0xFF, HOME_STORE)
+
+
+def is_foreign(value: UUID) -> bool:
+    """Whether an id was not minted here, but came with an imported run."""
+    return value.int & 0xFF == LEGACY_BYTE
 
 
 def at_store(value: UUID, store: str) -> UUID:
@@ -187,18 +218,45 @@ def _timestamp() -> bytes:
 
 
 def _store_byte(store: str) -> bytes:
-    return bytes([STORE_KEYS.index(store)])
+    return _BYTES[store]
 
 
 def _body(value: UUID) -> str:
-    raw = value.bytes
-    return base64.b32hexencode(raw[:15]).decode("ascii").lower() + store_of(value) + _VERSION
+    end = _FOREIGN if is_foreign(value) else store_of(value) + _VERSION
+    return base64.b32hexencode(value.bytes[:15]).decode("ascii").lower() + end
 
 
 def _parse(prefix: str, text: str) -> UUID | None:
     body = text.removeprefix(prefix)
-    if len(body) != _BODY_LENGTH or len(text) != len(prefix) + _BODY_LENGTH or body[25] != _VERSION:
+    if len(body) != _BODY_LENGTH or len(text) != len(prefix) + _BODY_LENGTH or not _ALPHABET.issuperset(body[:24]):
         return None
-    if not _ALPHABET.issuperset(body[:24]) or body[24] not in STORE_KEYS:
+    if body[25] == _VERSION and body[24] in STORE_KEYS:
+        owner = _store_byte(body[24])
+    elif body[24:] == _FOREIGN:
+        owner = bytes([LEGACY_BYTE])
+    else:
         return None
-    return UUID(bytes=base64.b32hexdecode(body[:24].upper().encode("ascii")) + _store_byte(body[24]))
+    return UUID(bytes=base64.b32hexdecode(body[:24].upper().encode("ascii")) + owner)
+
+
+def _parse_foreign(text: str) -> UUID | None:
+    found = _FOREIGN_SHAPES.fullmatch(text)
+    if found is None:
+        return None
+    return UUID(bytes=_read_time(found) + hashlib.sha256(text.encode("ascii")).digest()[:9] + bytes([LEGACY_BYTE]))
+
+
+def _read_time(found: re.Match[str]) -> bytes:
+    """The Unix time in ms that an id from elsewhere holds, in 6 bytes: so it is listed where it belongs. Else 0."""
+    milliseconds = 0
+    if found["dated"]:
+        return base64.b32hexdecode(found["dated"].upper().encode("ascii"))[:6]
+    if found["cuid"]:
+        milliseconds = int(found["cuid"][1:9], 36)
+    elif found["ksuid"]:
+        number = 0
+        for digit in found["ksuid"]:
+            number = number * len(_DIGITS) + _DIGITS.index(digit)
+        if number < 1 << 160:
+            milliseconds = ((number >> 128) + _KSUID_EPOCH) * 1000
+    return milliseconds.to_bytes(6, "big")

@@ -53,6 +53,9 @@ class Settings:
         str,
         Setting("PostgreSQL to LISTEN on for the stores that go through a pooler, by name: s1=postgresql://..."),
     ] = ""
+    legacy_store: Annotated[
+        str, Setting("name of the store that runs of another installation are imported to; default: home")
+    ] = ""
     store_grace: Annotated[
         float,
         Setting("a store that is added takes new roots after so long, when every process knows it", at_least=0),

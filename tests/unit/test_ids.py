@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from itertools import chain
 from uuid import UUID
 
@@ -19,6 +20,9 @@ raw_ids = st.builds(
     lambda body, store: UUID(bytes=body + bytes([store])),
     st.binary(min_size=15, max_size=15),
     st.integers(0, len(ids.STORE_KEYS) - 1),
+)
+foreign_texts = st.from_regex(
+    r"\Arun_([0-9a-v]{24}[0-9a-z]1|c[0-9a-z]{24}|[0-9a-z]{25}|[0-9A-Za-z]{27}|[0-9a-z]{21})\Z"
 )
 batch_ids = st.builds(
     lambda body, store: UUID(bytes=body + bytes(4) + bytes([store])),
@@ -79,12 +83,67 @@ def test_text_sorts_as_bytes_do(one: UUID, other: UUID) -> None:
     assert (ids.format_run_id(one) < ids.format_run_id(other)) == (one.bytes < other.bytes)
 
 
-@given(st.text() | st.from_regex(r"\A(run_|batch_)?[0-9a-zA-Z_]{20,28}\Z"))
+@given(st.text() | st.from_regex(r"\A(run_|batch_)?[0-9a-zA-Z_]{20,28}\Z") | foreign_texts)
 def test_any_text_is_an_id_or_none(text: str) -> None:
-    """And what is read is written the same: no id has two spellings."""
-    run, batch = ids.parse_run_id(text), ids.parse_batch_id(text)
-    assert run is None or ids.format_run_id(run) == text
+    """And what is read is written the same, unless it is from elsewhere: no id of ours has two spellings."""
+    run, batch, token = ids.parse_run_id(text), ids.parse_batch_id(text), ids.parse_token_id(text)
+    assert run is None or ids.is_foreign(run) or ids.format_run_id(run) == text
+    assert run is None or ids.parse_run_id(ids.format_run_id(run)) == run
     assert batch is None or ids.format_batch_id(batch) == text
+    assert [run, batch, token].count(None) >= 2
+
+
+@given(foreign_texts)
+def test_an_id_from_elsewhere_is_known_by_its_shape_alone(text: str) -> None:
+    """It is the legacy store's, always the same one, and what it is written as where its text is not known reads as it."""
+    value = ids.parse_run_id(text)
+    assert value is not None
+    assert ids.parse_run_id(text) == value
+    assert (ids.store_of(value), ids.is_foreign(value)) == (ids.LEGACY_STORE, True)
+    assert ids.format_run_id(value) != text
+    assert ids.parse_run_id(ids.format_run_id(value)) == value
+
+
+@given(st.lists(foreign_texts, unique=True, max_size=50))
+def test_no_two_ids_from_elsewhere_are_one(texts: list[str]) -> None:
+    assert len({ids.parse_run_id(text) for text in texts}) == len(texts)
+
+
+@given(raw_ids)
+def test_what_is_minted_is_never_of_a_foreign_shape(value: UUID) -> None:
+    """Our own shape always wins: whatever its bytes are, an id of a store of ours is read as itself."""
+    for text in (ids.format_run_id(value), ids.format_batch_id(value), ids.format_token_id(value)):
+        read = ids.parse_run_id("run_" + text.partition("_")[2])
+        assert read is not None
+        assert not ids.is_foreign(read)
+        assert ids.store_of(read) in ids.STORE_KEYS
+
+
+@pytest.mark.parametrize("store", ["", "ab", "01", ids.LEGACY_STORE, "A", "-"])
+def test_no_id_is_minted_that_can_not_be_routed(store: str) -> None:
+    for mint in (ids.mint_run_id, ids.mint_batch_id, ids.mint_token_id, ids.mint_schedule_id, ids.mint_bulk_action_id):
+        with pytest.raises(KeyError):
+            mint(store)
+    with pytest.raises(KeyError):
+        ids.at_store(ids.mint_run_id(), store)
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("run_cjld2cjxh0000qzrmn831i7rn", "2018-08-28T01:59:12.101"),  # the example of cuid's own page
+        ("run_0ujtsYcgvSTl8PAuAdqWYSMnLOv", "2017-10-10T04:00:47"),  # and of KSUID's
+        ("run_06f3q1c2k8g5m0t7n4e9r2abe1", "2026-05-18T21:37:11.842"),
+        ("run_abcdefghijkmnopqrstuv", "1970-01-01T00:00:00"),  # no time in it
+        ("run_" + "z" * 27, "1970-01-01T00:00:00"),  # more than a KSUID can be
+        ("run_" + "a" * 25, "1970-01-01T00:00:00"),  # no cuid: that begins with c
+        ("run_c" + "z" * 24, "2059-05-25T17:38:27.455"),
+    ],
+)
+def test_an_id_from_elsewhere_sorts_by_the_time_in_it(text: str, at: str) -> None:
+    value = ids.parse_run_id(text)
+    assert value is not None
+    assert ids.minted_at(value) == datetime.fromisoformat(at).replace(tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -92,10 +151,17 @@ def test_any_text_is_an_id_or_none(text: str) -> None:
     [
         "",
         "run_",
-        "run_" + "0" * 25,
-        "run_" + "0" * 27,
+        "run_" + "0" * 24,
+        "run_" + "0" * 28,
         "run_" + "0" * 26,  # version
-        "run_" + "0" * 25 + "1",
+        "run_" + "w" + "0" * 24 + "1",
+        "run_" + "0" * 24 + "1x",
+        "run_" + "A" + "0" * 24,  # a cuid has no capitals
+        "run_" + "0" * 26 + "-",
+        "0" * 25,
+        "c" + "0" * 24,
+        "run_" + "\u0660" * 25,
+        "run_" + "0" * 25 + "\n",
         "run_" + "w" + "0" * 24 + "2",  # no base32hex
         "run_" + "A" + "0" * 24 + "2",
         "run_" + "0" * 24 + "A2",  # store
@@ -150,7 +216,7 @@ def test_minted_ids_are_distinct() -> None:
 
 def test_the_first_store_is_home() -> None:
     assert ids.store_of(ids.mint_run_id()) == ids.HOME_STORE == "0"
-    assert ids.store_of(UUID(int=2**128 - 1)) == ids.HOME_STORE  # a byte that stands for no store
+    assert ids.store_of(UUID(int=2**128 - 2)) == ids.HOME_STORE  # a byte that stands for no store
 
 
 @given(raw_ids, st.sampled_from(ids.STORE_KEYS), st.sampled_from(ids.STORE_KEYS))

@@ -15,7 +15,7 @@ from uuid import UUID
 from headrace.engine.control_cache import ControlMemory
 from headrace.engine.lanes import LaneBook
 from headrace.engine.notices import CONTROL_CHANNEL, STORES_CHANNEL, Notices
-from headrace.engine.registry import ensure_stores, load_records, name_stores, read_listen_urls
+from headrace.engine.registry import declare_legacy, ensure_stores, load_records, name_stores, read_listen_urls
 from headrace.errors import ConfigurationError
 from headrace.ids import HOME_STORE
 from headrace.logs import get_logger
@@ -99,6 +99,8 @@ class Engine:
             await engine.refresh_stores()
             if listen:  # a command may start with anything, so that it can be used to mend it
                 await engine.check_stores()
+                if settings.legacy_store:
+                    await declare_legacy(engine, settings.legacy_store)
         except BaseException:
             await engine.close()
             raise

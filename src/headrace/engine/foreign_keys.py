@@ -131,7 +131,7 @@ async def _find_over(home: Engine, environment_id: int, others: dict[_Name, UUID
         raise _ReservedError
     by_store: defaultdict[str, dict[_Name, UUID]] = defaultdict(dict)
     for name, target in missing.items():
-        by_store[store_of(target)][name] = target
+        by_store[home.stores.named(store_of(target)).key][name] = target
     for key, some in by_store.items():
         if key != home.key:  # where it would be made, if that is still to come: home's own row is locked here
             voiding = home.stores.named(key).store.run_plan(_void(environment_id, some))

@@ -154,6 +154,27 @@ async def change_store(
     return bool(rows)
 
 
+async def declare_legacy(engine: Engine, name: str) -> None:
+    """Says which store runs are imported to (``headrace.engine.imports``). Repeating it does nothing; without it that is home.
+
+    Raises ConfigurationError where there is no such store, or runs were imported to another one: they are looked for there.
+    """
+    records = await list_stores(engine)
+    [record] = [one for one in records if one.name == name and one.state != "removed"] or [None]
+    if record is None:
+        known = ", ".join(one.name for one in records if one.state != "removed")
+        raise ConfigurationError(f"there is no store {name!r} to import runs to. There are: {known}.")
+    if record.legacy:
+        return
+    if not await engine.home.store.fetch("declare_legacy", record.key):
+        [before] = [one.name for one in await list_stores(engine) if one.legacy]
+        raise ConfigurationError(
+            f"runs were imported to the store {before!r}, so their ids lead there: {name!r} can't be declared for them any more. "
+            f"To have them there, move them: `headrace stores move --all-from {before} --to {name}`."
+        )
+    await _tell_all(engine)
+
+
 async def ensure_stores(engine: Engine) -> None:
     """Registers the stores of HEADRACE_STORES that are not registered yet. Raises ConfigurationError as ``add_store`` does."""
     known = {record.name for record in await list_stores(engine)}
@@ -201,4 +222,4 @@ def _become(key: str, name: str, fleet: UUID) -> Plan[None]:
 
 def _read_record(row: Any, urls: dict[str, str], settings: Settings) -> StoreRecord:
     url = settings.database_url if row["key"] == HOME_STORE else urls.get(row["name"]) or row["url"] or ""
-    return StoreRecord(row["key"], row["name"], url, row["weight"], row["state"], row["opens_in"])
+    return StoreRecord(row["key"], row["name"], url, row["weight"], row["state"], row["opens_in"], row["legacy"])

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, Literal, TypeVar
 from uuid import UUID
 
-from headrace.ids import HOME_STORE, STORE_KEYS
+from headrace.ids import HOME_STORE, LEGACY_BYTE, LEGACY_STORE, STORE_KEYS
 from headrace.logs import get_logger
 from headrace.store.store import DATABASE_ERRORS
 from headrace.timeouts import answers_within
@@ -41,6 +41,9 @@ class StoreRecord:
     state: StoreState
     opens_in: float = 0.0
     """Seconds until it takes new roots."""
+
+    legacy: bool = False
+    """Whether it is declared for runs that are imported: ids from another installation are its."""
 
     @property
     def takes_roots(self) -> bool:
@@ -80,7 +83,7 @@ class Stores(Generic[T]):
 
     def named(self, key: str) -> T:
         """That of the store with this key; home where there is none: it knows where all went that a removed store had."""
-        return self._owners[STORE_KEYS.index(key)]
+        return self._owners[LEGACY_BYTE if key == LEGACY_STORE else STORE_KEYS.index(key)]
 
     def remember(self, value: UUID, place: T) -> None:
         """Something was found elsewhere than its id says: it is looked for there first from now on."""
@@ -135,6 +138,8 @@ class Stores(Generic[T]):
         owners = [self.home] * 256
         for record, one in ordered:
             owners[STORE_KEYS.index(record.key)] = one
+            if record.legacy:
+                owners[LEGACY_BYTE] = one
         before, self._all = self.all(), ordered
         open_ones = [(record.weight, one) for record, one in ordered if record.takes_roots] or [(1.0, self.home)]
         self._owners = owners
