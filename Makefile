@@ -47,7 +47,8 @@ check: install
 	$(BIN)/lint-imports
 
 # Tests wait more than they compute: more processes than cores. A file stays in one process, with its database server.
-UNIT := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+# And their hundreds of processes share what one of them has compiled, also where the machine's default is to write nothing.
+UNIT := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 unit: install
 	$(UNIT) --quiet --durations 10

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 import httpx2
 import pytest
 from tests.conftest import execute_sql
+from tests.processes import PLAIN
 from tests.server_fixture import RunningServer
 
 KNOWN = (
@@ -25,5 +26,5 @@ def known_tasks(database_url: str) -> None:
 async def client(server: RunningServer, known_tasks: None) -> AsyncGenerator[httpx2.AsyncClient]:
     """A client with the key of environment dev."""
     headers = {"authorization": f"Bearer {server.key}"}
-    async with httpx2.AsyncClient(base_url=server.url, headers=headers, timeout=30) as opened:
+    async with httpx2.AsyncClient(base_url=server.url, headers=headers, timeout=30, verify=PLAIN) as opened:
         yield opened

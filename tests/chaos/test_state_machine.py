@@ -23,9 +23,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from headrace.ids import parse_batch_id
-from tests.conftest import execute_sql
 from tests.invariants import assert_invariants_on
-from tests.processes import HEADERS, ServerProcess, wait_until
+from tests.processes import HEADERS, PLAIN, ServerProcess, wait_until
 
 NDJSON = {**HEADERS, "content-type": "application/x-ndjson"}
 ITEM_LIMIT = 4096
@@ -51,6 +50,8 @@ class BatchMachine(RuleBasedStateMachine):
     """The server is shared by all examples: what one leaves behind the next must bear."""
 
     server: ServerProcess
+    http: httpx2.Client
+    database: Database
 
     batches = Bundle("batches")
 
@@ -73,7 +74,7 @@ class BatchMachine(RuleBasedStateMachine):
         body: dict[str, Any] = {"start": start} | ({"runCount": run_count} if run_count else {})
         headers = {**HEADERS, "x-trigger-request-idempotency-key": f"request {len(self.models)} {id(self)}"}
         ids = {
-            httpx2.post(f"{self.server.url}/api/v3/batches", json=body, headers=headers).json()["id"]
+            self.http.post(f"{self.server.url}/api/v3/batches", json=body, headers=headers).json()["id"]
             for _ in range(1 + repeat)
         }
         assert len(ids) == 1
@@ -178,7 +179,7 @@ class BatchMachine(RuleBasedStateMachine):
 
     @rule(model=batches, count=st.integers(1, 60))
     def seal(self, model: Model, count: int) -> None:
-        answer = httpx2.post(
+        answer = self.http.post(
             f"{self.server.url}/api/v3/batches/{model.id}/seal", json={"runCount": count}, headers=HEADERS
         )
         if answer.status_code == 200 and answer.json()["sealed"]:
@@ -195,14 +196,7 @@ class BatchMachine(RuleBasedStateMachine):
 
     @invariant()
     def holds(self) -> None:
-        async def ask() -> None:
-            connection = await asyncpg.connect(self.server.database_url)
-            try:
-                await assert_invariants_on(connection)
-            finally:
-                await connection.close()
-
-        asyncio.run(ask())
+        self.database.check_invariants()
         for model in self.models:
             status, sealed = self.state(model)
             assert sealed or not model.sealed, "a seal was undone"
@@ -229,7 +223,7 @@ class BatchMachine(RuleBasedStateMachine):
             assert not model.stored & set(range(first, last + 1))
 
     def send(self, model: Model, body: Any, headers: dict[str, str]) -> httpx2.Response:
-        return httpx2.post(
+        return self.http.post(
             f"{self.server.url}/api/v3/batches/{model.id}/items", content=body, headers=headers, timeout=30
         )
 
@@ -250,7 +244,25 @@ class BatchMachine(RuleBasedStateMachine):
         return len(self.stored(model))
 
     def sql(self, statement: str, *args: Any) -> list[Any]:
-        return execute_sql(self.server.database_url, statement, *args)
+        return self.database.fetch(statement, *args)
+
+
+class Database:
+    """One connection for all that is asked between the steps: a connection for each question took half of the time."""
+
+    def __init__(self, url: str) -> None:
+        self._runner = asyncio.Runner()
+        self._connection: Any = self._runner.run(asyncpg.connect(url))
+
+    def fetch(self, statement: str, *args: Any) -> list[Any]:
+        return self._runner.run(self._connection.fetch(statement, *args))
+
+    def check_invariants(self) -> None:
+        self._runner.run(assert_invariants_on(self._connection))
+
+    def close(self) -> None:
+        self._runner.run(self._connection.close())
+        self._runner.close()
 
 
 def lines(indexes: Any) -> bytes:
@@ -273,7 +285,9 @@ def test_random_histories_keep_every_invariant(
     database_url: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     server = ServerProcess(database_url, str(tmp_path), {"HEADRACE_ITEM_MAX_SIZE": str(ITEM_LIMIT)})
-    machine = type("Machine", (BatchMachine,), {"server": server})
+    http = httpx2.Client(verify=PLAIN, limits=httpx2.Limits(max_keepalive_connections=0))
+    database = Database(database_url)
+    machine = type("Machine", (BatchMachine,), {"server": server, "http": http, "database": database})
     examples = int(request.config.getoption("--state-machine-examples"))
     try:
         run_state_machine_as_test(  # pyright: ignore
@@ -288,3 +302,5 @@ def test_random_histories_keep_every_invariant(
         )
     finally:
         server.stop()
+        http.close()
+        database.close()
