@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 from uuid import UUID
 
-from headrace.engine import batches, claims, completions, workers
+from headrace.engine import batches, claims, completions, sweeps, workers
 from headrace.engine.engine import Engine
 from headrace.engine.outcomes import (
     BatchCreated,
@@ -17,6 +17,7 @@ from headrace.engine.outcomes import (
     StoredItem,
     WorkerLease,
 )
+from headrace.engine.sweeps import SweepReport
 from headrace.protocol.batches import CreateBatch
 from headrace.protocol.options import RunOptions
 from headrace.protocol.statuses import RunStatus
@@ -72,3 +73,10 @@ async def look(engine: Engine, batch: BatchState) -> BatchState:
     found = await batches.find_batch(engine, 1, batch.id)
     assert found is not None
     return found
+
+
+async def sweep_all(engine: Engine) -> SweepReport:
+    """One sweep of every store, home's last, as it hears what the others did. The report is that of the engine's own store."""
+    own = [engine if one.key == engine.key else one for one in engine.stores.all()]
+    reports = {one.key: await sweeps.sweep_once(one) for one in reversed(own)}
+    return reports[engine.key]

@@ -144,6 +144,19 @@ async def test_a_draining_store_gets_no_replays_and_says_so(fleet: list[Engine])
     assert action.succeeded == 6, "what is there can be canceled"
 
 
+async def test_a_home_that_takes_no_roots_gets_the_replays_of_an_order_key(fleet: list[Engine]) -> None:
+    """They can be nowhere else: the runs of a key stand in one line, at home."""
+    [plain] = await make(fleet[:1], 1)
+    ordered = [(await trigger_at(fleet[0], order_key="o")).run_id for _ in range(2)]
+    await change_store(fleet[0], "home", weight=0.0)
+    action_id = await order(fleet[0], BulkKind.REPLAY, run_ids=[plain, *ordered])
+    action = await carry_out(fleet, action_id)
+    assert (action.status, action.total, action.succeeded, action.failed) == (BulkStatus.COMPLETED, 3, 2, 1)
+    [failed] = await fetch_sql(fleet[0], "SELECT run_id, error FROM headrace.bulk_members WHERE NOT succeeded")
+    assert failed["run_id"] == plain
+    assert failed["error"].startswith("The run is in the store home, which takes no new runs now.")
+
+
 async def test_replays_under_way_are_counted_over_all_stores(fleet: list[Engine]) -> None:
     [run_id] = await make(fleet[2:], 1)
     for _ in range(3):

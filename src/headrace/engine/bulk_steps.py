@@ -19,6 +19,7 @@ from headrace.engine.cancels import CANCELED, cancel_runs
 from headrace.engine.engine import Engine
 from headrace.engine.listings import choose_runs, localize
 from headrace.engine.replays import replay_runs
+from headrace.ids import HOME_STORE
 from headrace.logs import get_logger
 from headrace.store.statements import Plan, query
 
@@ -99,12 +100,15 @@ def _step(engine: Engine, environment_id: int, action_id: UUID, limit: int) -> P
         yield from _select(environment_id, action, engine.key)
         return 0, 0
     members = yield from _find_open(environment_id, action_id, limit)
+    is_home = engine.key == HOME_STORE
     if action["kind"] == BulkKind.CANCEL:
         ended = yield from cancel_runs(environment_id, members, CANCELED)
         results = {row["id"]: row["id"] for row in ended}
         reason, canceled = _ENDED, len(results)
     elif not engine.stores.takes_roots(engine.at(action_id)):
-        results, reason, canceled = {}, _DRAINING.format(name=engine.name), 0
+        # runs with an order key are at home whatever its weight, and so are their replays
+        results = (yield from replay_runs(engine, environment_id, members, ordered_only=True)) if is_home else {}
+        reason, canceled = _DRAINING.format(name=engine.name), 0
     else:
         results = yield from replay_runs(engine, environment_id, members)
         reason, canceled = _GONE, 0

@@ -73,10 +73,18 @@ async def replay_run(
     )
 
 
-def replay_runs(engine: Engine, environment_id: int, run_ids: Sequence[UUID]) -> Plan[dict[UUID, UUID]]:
-    """Plan: a replay of each of the runs that are there, by the id of the one that it replays."""
+def replay_runs(
+    engine: Engine, environment_id: int, run_ids: Sequence[UUID], *, ordered_only: bool = False
+) -> Plan[dict[UUID, UUID]]:
+    """Plan: a replay of each of the runs that are there, by the id of the one that it replays.
+
+    With ``ordered_only`` of those with an order key alone: they have no other store to go to than home.
+    """
     rows: list[Any] = yield from query("find_replayed", environment_id, list(run_ids))
     chosen = [(row["task"], replay_options(row["task"], row["queue"], read_json(row["options"]) or {})) for row in rows]
+    if ordered_only:
+        kept = [number for number, (_, options) in enumerate(chosen) if options.order_key]
+        rows, chosen = [rows[number] for number in kept], [chosen[number] for number in kept]
     yield from hold_order_keys(environment_id, chosen)
     lanes = LaneFinder(environment_id, engine.lanes)
     names = [lane_name(task, options) for task, options in chosen]
