@@ -98,6 +98,8 @@ async def _sweep_on(engine: Engine, stop: asyncio.Event, every: float, audit_eve
             [look] = await engine.store.fetch("find_due_work")
             if look["parts"]:
                 keeper.begin()
+            if look["grown"]:
+                await engine.store.fetch("analyze_grown")
             if look["due"]:
                 unfinished = (await _sweep_once(engine)).unfinished
                 [look] = await engine.store.fetch("find_due_work")  # what it did may have led to the next deadline

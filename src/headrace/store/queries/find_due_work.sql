@@ -1,7 +1,7 @@
 -- One look, for the elected process only, at whether any deadline is over, and how soon the next one is: an idle system costs
 -- this and no more. Indexes: workers_not_emptied, batches_unsealed, batches_held, idempotency_keys_expiry, lanes_by_batch,
 -- journal_due, journal_canceling, tokens_due, schedules_due, runs_expiring, bulk_actions_pending,
--- bulk_parts_open.
+-- bulk_parts_open, pg_class_oid_index.
 SELECT e.elected AND (
     coalesce(w.next <= headrace.clock(), false)
     OR EXISTS (
@@ -29,7 +29,14 @@ SELECT e.elected AND (
     )
 ) AS due,
 CASE WHEN e.elected THEN extract(epoch FROM w.next - headrace.clock())::float8 END AS next_in,
-e.elected AND p.parts AS parts
+e.elected AND p.parts AS parts,
+-- what has grown from nothing since PostgreSQL has looked at it: see analyze_grown
+e.elected AND EXISTS (
+    SELECT FROM unnest('{runs,attempts,batches,journal,tokens,lanes,idempotency_keys,outbox,mirrors,interests}'::text[]) AS t (name)
+    JOIN pg_class AS c ON c.oid = to_regclass('headrace.' || t.name)
+    WHERE c.relpages < 128 AND pg_relation_size(c.oid) >= 128 * current_setting('block_size')::bigint
+        AND pg_has_role(c.relowner, 'USAGE')
+) AS grown
 FROM (SELECT pg_try_advisory_xact_lock(7305, 1) AS elected) AS e
 CROSS JOIN (
     SELECT least(
