@@ -17,6 +17,7 @@ from headrace.cli.app import run_command
 from headrace.engine import runs
 from headrace.engine.engine import Engine
 from headrace.engine.outcomes import Packet, RunCreated
+from headrace.errors import ConfigurationError
 from headrace.ids import format_run_id, mint_run_id, store_of
 from headrace.protocol.options import RunOptions
 from headrace.settings import Settings
@@ -157,6 +158,57 @@ def test_a_url_need_not_be_in_the_registry(
     assert tell(command, "stores", "list")[1]["failure"] is None
 
 
+def test_a_line_of_configuration_makes_a_store(
+    command: Command, make_url: Callable[..., str], database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = make_url()
+    monkeypatch.setenv("HEADRACE_STORES", f"s1={url}")
+    code, _, wrong = command("stores", "list")
+    assert (code, "store 's1'" in wrong, "Run `headrace migrate`" in wrong) == (0, True, True)
+    [problem] = tell(command, "stores", "check", code=1)["problems"]
+    assert (problem["store"], problem["kind"]) == ("s1", "schema")
+    with pytest.raises(ConfigurationError, match=r"store 's1'.*Run `headrace migrate`"):
+        start_process(Settings(database_url=database_url, stores=f"s1={url}"))
+    assert [*tell(command, "migrate", "--check", code=1)["stores"]] == ["s1"]
+    assert command("migrate")[0] == 0
+    assert tell(command, "stores", "check")["problems"] == []
+    start_process(Settings(database_url=database_url, stores=f"s1={url}"))
+    assert [(one["name"], one["key"]) for one in tell(command, "stores", "list")] == [("home", "0"), ("s1", "1")]
+    assert [row["url"] for row in execute_sql(database_url, "SELECT url FROM headrace.stores")] == [None, None]
+
+
+def test_a_line_of_configuration_changes_nobody_elses_database(
+    command: Command, make_url: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    urls = {"old": make_url(migrated=True), "mine": make_url(migrated=True), "away": "postgresql://a:sek@127.0.0.1:1/x"}
+    execute_sql(urls["old"], "DELETE FROM public.headrace_migrations WHERE version > 5")
+    execute_sql(urls["mine"], "SELECT headrace.become_store('4', 'theirs', gen_random_uuid())")
+    monkeypatch.setenv("HEADRACE_STORES", ",".join(f"{name}={url}" for name, url in urls.items()))
+    code, said, wrong = command("migrate")
+    assert (code, "store" in said) == (3, False)
+    for text in ("of an older version, and was left alone", "is the store 'theirs' already", "can't be asked"):
+        assert text in wrong
+    assert "sek" not in wrong
+    assert len(asyncio.run(find_missing_migrations(urls["old"]))) > 1
+
+
+def test_a_weight_is_checked_and_given_to_a_store_that_is_there(command: Command, make_url: Callable[..., str]) -> None:
+    url = make_url()
+    assert command("stores", "add", "s1", url, "--migrate", "--weight", "-1")[0] == 2
+    assert command("stores", "add", "s1", url, "--migrate", "--weight", "3")[0] == 0
+    assert tell(command, "stores", "add", "s1", url)["weight"] == 3
+    assert tell(command, "stores", "add", "s1", url, "--weight", "2")["weight"] == 2
+
+
+def start_process(settings: Settings) -> None:
+    """As servers and workers do."""
+
+    async def run() -> None:
+        await (await Engine.open(settings, listen=True)).close()
+
+    asyncio.run(run())
+
+
 def test_a_store_is_drained_emptied_and_removed(
     command: Command, make_url: Callable[..., str], database_url: str
 ) -> None:
@@ -201,7 +253,9 @@ def test_trees_are_moved(command: Command, make_url: Callable[..., str], databas
     assert command("stores", "remove", "s1")[0] == 0
     assert [one.get("openRuns") for one in tell(command, "stores", "list")] == [3, None]
     refusals = {
-        ("--root", ids[0], "--to", "s1"): (3, "there is no store 's1'"),
+        ("--root", ids[0], "--to", "s1"): (4, "There is no store 's1'"),
+        ("--all-from", "s9", "--to", "home"): (4, "There is no store 's9'"),
+        ("--all-from", "home", "--to", "home"): (2, "name another store"),
         ("--root", "run_x", "--to", "home"): (2, "'run_x' is the id of no run, batch or token"),
         ("--root", format_run_id(mint_run_id()), "--to", "home"): (4, "in any store"),
         ("--to", "home"): (2, "Say what to move"),

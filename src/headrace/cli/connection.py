@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from headrace.cli.outcome import NOT_FOUND, UNREACHABLE, CommandError
+from headrace.cli.output import err
 from headrace.engine.engine import Engine
-from headrace.errors import ApiError, BatchTriggerError, ConnectionFailedError
+from headrace.engine.registry import ensure_stores
+from headrace.errors import ApiError, BatchTriggerError, ConfigurationError, ConnectionFailedError
 from headrace.sdk import Client
 from headrace.settings import Settings
 
@@ -51,8 +53,17 @@ def use_engine(database_url: str | None, work: Callable[[Engine], Awaitable[T]])
     async def run() -> T:
         engine = await Engine.open(Settings.from_environment(database_url=database_url))
         try:
+            await _add_stores(engine)
             return await work(engine)
         finally:
             await engine.close()
 
     return asyncio.run(run())
+
+
+async def _add_stores(engine: Engine) -> None:
+    """What a process does that starts; but a command goes on where a store can't be added, so that it can be used to mend it."""
+    try:
+        await ensure_stores(engine)
+    except ConfigurationError as error:
+        err.print(f"warning: {error} Until then no server or worker starts with this HEADRACE_STORES.", markup=False)

@@ -15,7 +15,7 @@ import httpx2
 from headrace.cli.options import ApiUrl, DatabaseUrl, Json
 from headrace.cli.outcome import FAILED, OK
 from headrace.cli.output import out, print_json, print_table
-from headrace.engine.registry import name_stores, read_registry
+from headrace.engine.registry import name_new_stores, name_stores, read_registry
 from headrace.errors import ConfigurationError
 from headrace.payloads import Payloads, PayloadStoreError
 from headrace.settings import Settings
@@ -223,7 +223,10 @@ async def _examine_stores(settings: Settings) -> list[Finding]:
         return []  # home is away, which is said already
     if not records:
         return []
-    named = name_stores(records, settings)
+    named = [
+        *name_stores([one for one in records if one.state != "removed"], settings),
+        *name_new_stores(records, settings),
+    ]
     examined = await examine_stores(named, pooler=settings.pooler, pool_size=settings.pool_size, patience=_TIMEOUT)
     return [*judge_stores(examined)]
 

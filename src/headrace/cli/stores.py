@@ -21,7 +21,7 @@ from headrace.durations import parse_duration
 from headrace.engine import moves, upkeep
 from headrace.engine.engine import Engine
 from headrace.engine.notices import STORES_CHANNEL
-from headrace.engine.registry import add_store, change_store, list_stores, name_stores
+from headrace.engine.registry import add_store, change_store, list_stores, name_new_stores, name_stores
 from headrace.engine.upkeep import COUNTED, Holding, MeasuredStore
 from headrace.ids import HOME_STORE, parse_batch_id, parse_run_id, parse_token_id
 from headrace.store.checks import Examined, NamedStore, Problem, StoreFacts, examine_stores
@@ -37,9 +37,9 @@ _SHOWN: Final = 10
 
 Name = Annotated[str, Parameter(help="Name of the store", env_var="HEADRACE_STORE_NAME")]
 Weight = Annotated[
-    float,
+    float | None,
     Parameter(
-        help="Its share of new roots: with 2 it gets twice as many as one with 1, with 0 none",
+        help="Its share of new roots: with 2 it gets twice as many as one with 1, with 0 none; 1 for a new one",
         env_var="HEADRACE_STORE_WEIGHT",
     ),
 ]
@@ -83,7 +83,7 @@ def add(
     ],
     /,
     *,
-    weight: Weight = 1.0,
+    weight: Weight = None,
     migrate: Annotated[
         bool, Parameter(negative="", help="Make headrace's tables in it first", env_var="HEADRACE_STORE_MIGRATE")
     ] = False,
@@ -99,6 +99,8 @@ def add(
     json: Json = False,
 ) -> None:
     """Check a database and add it to the stores. For a name that is there, give its database another URL."""
+    if weight is not None:
+        _check_weight(weight)
     if not _NAME.fullmatch(name) or name == "home":
         raise CommandError(
             f"The name is {name!r}, but must be 1 to 63 of a-z, 0-9 and -, begin with a letter, and not be home.", USAGE
@@ -135,8 +137,7 @@ def weight(
     json: Json = False,
 ) -> None:
     """Set how many of the new roots a store gets, in proportion to the others."""
-    if not 0 <= weight <= 1_000_000:
-        raise CommandError(f"The weight is {weight:g}, but must be from 0 to 1000000.", USAGE)
+    _check_weight(weight)
 
     async def run(engine: Engine) -> list[StoreRecord]:
         _find(await list_stores(engine), name)
@@ -316,10 +317,20 @@ class _Tally:
                 pass
 
 
+async def _check_places(engine: Engine, source: str | None, to: str) -> None:
+    records = await list_stores(engine)
+    for name in (source, to):
+        if name is not None:
+            _find(records, name)
+    if source == to:
+        raise CommandError(f"{to!r} is where they are: name another store.", USAGE)
+
+
 async def _move_tree(engine: Engine, spelt: str, to: str) -> _Tally:
     value = parse_run_id(spelt) or parse_batch_id(spelt) or parse_token_id(spelt)
     if value is None:
         raise CommandError(f"{spelt!r} is the id of no run, batch or token.", USAGE)
+    await _check_places(engine, None, to)
     outcome = await moves.move_tree(engine, value, to)
     if isinstance(outcome, moves.NothingToMove) and not outcome.is_there:
         raise CommandError(f"There is no {spelt} in any store.", NOT_FOUND)
@@ -329,6 +340,7 @@ async def _move_tree(engine: Engine, spelt: str, to: str) -> _Tally:
 
 
 async def _move_all(engine: Engine, source: str | None, to: str, before: datetime | None) -> _Tally:
+    await _check_places(engine, source, to)
     names = [one.name for one in engine.stores.records() if one.name != to] if source is None else [source]
     tally = _Tally()
     with Progress(
@@ -342,6 +354,11 @@ async def _move_all(engine: Engine, source: str | None, to: str, before: datetim
     return tally
 
 
+def _check_weight(weight: float) -> None:
+    if not 0 <= weight <= 1_000_000:
+        raise CommandError(f"The weight is {weight:g}, but must be from 0 to 1000000.", USAGE)
+
+
 def _read_age(text: str) -> float:
     try:
         return parse_duration(text)
@@ -350,7 +367,7 @@ def _read_age(text: str) -> float:
 
 
 async def _add(
-    engine: Engine, asked: NamedStore, weight: float, *, migrate: bool, keep_url: bool
+    engine: Engine, asked: NamedStore, weight: float | None, *, migrate: bool, keep_url: bool
 ) -> tuple[StoreRecord, bool]:
     """The store as it then is, and whether it is new."""
     name = asked.name
@@ -366,16 +383,18 @@ async def _add(
     if problems := [one for one in found.problems if one.store == name and _is_grave(one)]:
         raise CommandError("\n".join(map(str, problems)), UNREACHABLE)
     if before is None:
-        await add_store(engine, name, asked.url, weight=weight, keep_url=keep_url)
-    elif keep_url:
-        await change_store(engine, name, url=asked.url)
+        await add_store(engine, name, asked.url, weight=1.0 if weight is None else weight, keep_url=keep_url)
+    else:
+        await change_store(engine, name, weight=weight, url=asked.url if keep_url else None)
     await _tell_processes(engine)
     return next(one for one in await list_stores(engine) if one.name == name), before is None
 
 
 async def _examine_known(engine: Engine, *candidates: NamedStore) -> Examined:
     settings = engine.settings
-    named = name_stores([one for one in await list_stores(engine) if one.state != "removed"], settings)
+    records = await list_stores(engine)
+    new = name_new_stores(records, settings)
+    named = [*name_stores([one for one in records if one.state != "removed"], settings), *new]
     names = {one.name for one in candidates}
     return await examine_stores(
         [*(one for one in named if one.name not in names), *candidates],

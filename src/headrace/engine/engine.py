@@ -94,7 +94,7 @@ class Engine:
             raise
         engine = cls(store, payloads, settings, Notices(store, settings), listens=listen, fleet=own["fleet"])
         try:
-            if settings.stores:
+            if listen and settings.stores:
                 await ensure_stores(engine)
             await engine.refresh_stores()
             if listen:  # a command may start with anything, so that it can be used to mend it

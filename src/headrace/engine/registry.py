@@ -19,7 +19,7 @@ from headrace.ids import HOME_STORE, STORE_KEYS
 from headrace.settings import Settings
 from headrace.store.checks import NamedStore
 from headrace.store.migrate import check_schema
-from headrace.store.places import describe_failure
+from headrace.store.places import describe_failure, describe_place
 from headrace.store.router import StoreRecord
 from headrace.store.statements import Plan, load_sql, query
 from headrace.store.store import DATABASE_ERRORS, run_plan_on
@@ -70,6 +70,12 @@ def name_stores(records: Sequence[StoreRecord], settings: Settings) -> list[Name
     ]
 
 
+def name_new_stores(records: Sequence[StoreRecord], settings: Settings) -> list[NamedStore]:
+    """The stores of HEADRACE_STORES that the registry does not know yet; ``records`` are all that it knows."""
+    known = {one.name for one in records}
+    return [NamedStore(name, url) for name, url in read_store_urls(settings.stores).items() if name not in known]
+
+
 async def load_records(engine: Engine) -> list[StoreRecord]:
     """The stores that own anything, home among them."""
     rows = await engine.home.store.fetch("list_stores")
@@ -84,7 +90,7 @@ async def list_stores(engine: Engine) -> list[StoreRecord]:
 
 
 async def read_registry(settings: Settings) -> list[StoreRecord]:
-    """All stores that own anything, home among them, read without an engine: home may lack migrations, or be away.
+    """All stores, those too that were removed, read without an engine: home may lack migrations, or be away.
 
     Raises ConfigurationError where it can't be reached; none is found where home is older than stores are.
     """
@@ -101,7 +107,7 @@ async def read_registry(settings: Settings) -> list[StoreRecord]:
     finally:
         await connection.close()
     urls = read_store_urls(settings.stores)
-    return [record for row in rows if (record := _read_record(row, urls, settings)).state != "removed"]
+    return [_read_record(row, urls, settings) for row in rows]
 
 
 async def add_store(engine: Engine, name: str, url: str, *, weight: float = 1.0, keep_url: bool = True) -> StoreRecord:
@@ -111,13 +117,17 @@ async def add_store(engine: Engine, name: str, url: str, *, weight: float = 1.0,
     nothing. Raises ConfigurationError where the name is taken, or the database can't be reached, lacks migrations or is
     a store already.
     """
+    _check_weight(weight)
     try:
         connection: Any = await asyncpg.connect(url, statement_cache_size=0, timeout=10)
     except (*DATABASE_ERRORS, ValueError) as error:
         told = describe_failure(error, url)
         raise ConfigurationError(f"store {name!r} can't be reached: {told}. Check its URL.") from error
     try:
-        await check_schema(connection)
+        try:
+            await check_schema(connection)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"store {name!r} ({describe_place(url)}): {error}") from None
         async with engine.home.store.connect() as home, home.transaction():
             key, fleet = await run_plan_on(home, _register(name, url if keep_url else None, weight, engine.settings))
             # home commits last: a database that became a store which no registry knows is made one again by the next try
@@ -145,8 +155,8 @@ async def change_store(
     url: str | None = None,
 ) -> bool:
     """Changes the weight, state or URL of a store; False where there is none of that name. Other processes follow in seconds."""
-    if weight is not None and not 0 <= weight <= 1_000_000:
-        raise ConfigurationError(f"weight is {weight:g}, but must be from 0 to 1000000.")
+    if weight is not None:
+        _check_weight(weight)
     if name == _RESERVED and state == "removed":
         raise ConfigurationError("home can't be removed: it has the control plane. Drain it instead.")
     rows = await engine.home.store.fetch("update_store", name, weight, state, url)
@@ -177,15 +187,20 @@ async def declare_legacy(engine: Engine, name: str) -> None:
 
 async def ensure_stores(engine: Engine) -> None:
     """Registers the stores of HEADRACE_STORES that are not registered yet. Raises ConfigurationError as ``add_store`` does."""
-    known = {record.name for record in await list_stores(engine)}
-    for name, url in read_store_urls(engine.settings.stores).items():
-        if name not in known:
-            await add_store(engine, name, url, keep_url=False)
+    if not engine.settings.stores:
+        return
+    for new in name_new_stores(await list_stores(engine), engine.settings):
+        await add_store(engine, new.name, new.url, keep_url=False)
 
 
 async def _tell_all(engine: Engine) -> None:
     await engine.home.refresh_stores()
     engine.home.notices.stores_changed()
+
+
+def _check_weight(weight: float) -> None:
+    if not 0 <= weight <= 1_000_000:
+        raise ConfigurationError(f"weight is {weight:g}, but must be from 0 to 1000000.")
 
 
 def _register(name: str, url: str | None, weight: float, settings: Settings) -> Plan[tuple[str, UUID]]:

@@ -25,7 +25,7 @@ import asyncpg
 
 from headrace.errors import ConfigurationError
 from headrace.ids import HOME_STORE
-from headrace.store.migrate import check_schema, list_migrations
+from headrace.store.migrate import check_schema, format_names, list_migrations, read_missing_migrations
 from headrace.store.places import describe_failure, describe_place
 from headrace.store.statements import load_sql
 from headrace.store.store import DATABASE_ERRORS, FreeConnection
@@ -82,6 +82,9 @@ class StoreFacts:
 
     schema_fault: str = ""
     """What is wrong with its schema; "" where it is this version's."""
+
+    lacks: bool = False
+    """Whether migrations would mend that."""
 
     migrated: bool = False
     identity: Identity | None = None
@@ -316,12 +319,18 @@ async def _read_facts(name: str, key: str | None, url: str, place: str, connecti
     async with connection.transaction():
         row = await connection.fetchrow(load_sql("examine_store"))
     here = (asked + time.time()) / 2
-    fault, identity = "", None
+    fault, missing, identity = "", [], None
     async with connection.transaction():
         try:
-            await check_schema(connection)
+            missing = await read_missing_migrations(connection)
         except ConfigurationError as error:
             fault = str(error)
+        if missing:
+            fault = (
+                f"It lacks migrations: {format_names(missing)}."
+                if row["migrated"]
+                else "It has none of headrace's tables."
+            )
         if row["has_identity"]:
             own = await connection.fetchrow(load_sql("read_identity"))
             identity = Identity(own["key"], own["name"], own["fleet"]) if own else None
@@ -338,6 +347,7 @@ async def _read_facts(name: str, key: str | None, url: str, place: str, connecti
         shortest_timeout=row["shortest_timeout"],
         skew=row["clock"] - here,
         schema_fault=fault,
+        lacks=bool(missing),
         migrated=row["migrated"],
         identity=identity,
         pooled=await _is_pooled(connection, url, row["pid"]),
@@ -424,17 +434,13 @@ def _judge_server(facts: StoreFacts, who: str, pooler: str, pool_size: int) -> G
 
 
 def _tell_migration(facts: StoreFacts) -> str:
-    if not facts.migrated:
+    if facts.lacks and facts.key is None:
+        return f"Make it a store with {_ADD}."
+    if facts.lacks and not facts.migrated:
         # an empty database behind a name that the registry knows is another one than it was
-        return (
-            f"Make it a store with {_ADD}."
-            if facts.key is None
-            else f"Nothing of headrace is in it. Check that its URL leads to the database that was added as {facts.name!r}."
-        )
-    return (
-        f"All stores must have the schema of this headrace, {list_migrations()[-1].version:04d}: `headrace migrate` brings "
-        "home and all stores to it."
-    )
+        return f"Check that its URL leads to the database that was added as {facts.name!r}."
+    wanted = f"All stores must have the schema of this headrace, {list_migrations()[-1].version:04d}"
+    return f"{wanted}: `headrace migrate` brings home and all stores to it." if facts.lacks else f"{wanted}."
 
 
 def _judge_identity(facts: StoreFacts, who: str, fleet: UUID | None) -> Generator[Problem]:

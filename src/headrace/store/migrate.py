@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final
@@ -68,7 +69,7 @@ async def migrate_database(database_url: str) -> list[Migration]:
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
             await connection.execute(_RECORD)
-            missing = await _find_missing(connection)
+            missing = await read_missing_migrations(connection)
             for migration in missing:
                 await connection.execute(migration.sql)
                 await connection.execute(_record_sql(migration))
@@ -81,19 +82,29 @@ async def find_missing_migrations(database_url: str) -> list[Migration]:
     """What ``migrate_database`` would apply. Raises as it does, and writes nothing."""
     connection = await _connect(database_url)
     try:
-        return await _find_missing(connection)
+        return await read_missing_migrations(connection)
     finally:
         await connection.close()
 
 
 async def check_schema(connection: Any) -> None:
     """Raises ConfigurationError unless the database has this version's schema."""
-    if missing := await _find_missing(connection):
-        names = ", ".join(f"{migration.version:04d}_{migration.name}" for migration in missing)
-        raise ConfigurationError(f"The database lacks migrations: {names}. Run `headrace migrate`.")
+    if missing := await read_missing_migrations(connection):
+        lack = (
+            f"lacks migrations: {format_names(missing)}"
+            if len(missing) < len(list_migrations())
+            else "has none of headrace's tables"
+        )
+        raise ConfigurationError(f"The database {lack}. Run `headrace migrate`.")
 
 
-async def _find_missing(connection: Any) -> list[Migration]:
+def format_names(migrations: Sequence[Migration]) -> str:
+    """Migrations as they are told of."""
+    return ", ".join(f"{migration.version:04d}_{migration.name}" for migration in migrations)
+
+
+async def read_missing_migrations(connection: Any) -> list[Migration]:
+    """As ``find_missing_migrations``, on a connection."""
     ours = list_migrations()
     if await connection.fetchval("SELECT to_regclass('public.headrace_migrations') IS NULL"):
         return ours
