@@ -497,11 +497,17 @@ CREATE TABLE headrace.moves (
     tried_at timestamp with time zone,
     held_up text,
     cut_at timestamp with time zone,
+    parked_until timestamp with time zone,
+    park_after timestamp with time zone,
+    parkings integer DEFAULT 0 NOT NULL,
     CONSTRAINT moves_kind_check CHECK ((kind = ANY (ARRAY['run'::text, 'batch'::text, 'token'::text])))
 );
 COMMENT ON TABLE headrace.moves IS 'Trees that are to leave this store, or have left it and have not arrived.';
 COMMENT ON COLUMN headrace.moves.store IS 'The key of the store that they go to.';
 COMMENT ON COLUMN headrace.moves.held_up IS 'Why it could not be cut when that was tried last.';
+COMMENT ON COLUMN headrace.moves.parked_until IS 'Its runs are parked, and let go then where it could not leave. Null: they are not.';
+COMMENT ON COLUMN headrace.moves.park_after IS 'They are not parked again before that.';
+COMMENT ON COLUMN headrace.moves.parkings IS 'How often they have been parked: each time for longer.';
 CREATE TABLE headrace.outbox (
     id bigint NOT NULL,
     store text NOT NULL,
@@ -524,6 +530,12 @@ ALTER TABLE headrace.outbox ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     NO MAXVALUE
     CACHE 1
 );
+CREATE TABLE headrace.parkings (
+    environment_id integer NOT NULL,
+    root_id uuid NOT NULL,
+    move_id uuid NOT NULL
+);
+COMMENT ON TABLE headrace.parkings IS 'Tops of trees that are to move, of which no run is started any more.';
 CREATE TABLE headrace.runs (
     environment_id integer NOT NULL,
     lane_id integer NOT NULL,
@@ -566,6 +578,7 @@ CREATE TABLE headrace.runs (
     version_id integer,
     metadata_write bigint,
     moved boolean,
+    parked timestamp with time zone,
     CONSTRAINT runs_check CHECK (((batch_id IS NULL) = (batch_index IS NULL))),
     CONSTRAINT runs_check1 CHECK (((batch_id IS NULL) OR (id = headrace.item_run_id(batch_id, batch_index)))),
     CONSTRAINT runs_check2 CHECK (((concurrency_key IS NULL) OR (order_key IS NULL))),
@@ -573,6 +586,7 @@ CREATE TABLE headrace.runs (
     CONSTRAINT runs_owned CHECK (((get_byte(uuid_send(id), 15) = 0) OR (moved IS TRUE)))
 )
 WITH (fillfactor='90', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_cost_delay='0');
+COMMENT ON COLUMN headrace.runs.parked IS 'When a run that is parked would be ready. Null for all others.';
 CREATE TABLE headrace.tokens (
     environment_id integer NOT NULL,
     id uuid NOT NULL,
@@ -812,6 +826,8 @@ ALTER TABLE ONLY headrace.moves
     ADD CONSTRAINT moves_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY headrace.outbox
     ADD CONSTRAINT outbox_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY headrace.parkings
+    ADD CONSTRAINT parkings_pkey PRIMARY KEY (environment_id, root_id);
 ALTER TABLE ONLY headrace.queue_rates
     ADD CONSTRAINT queue_rates_pkey PRIMARY KEY (queue_id, key);
 ALTER TABLE ONLY headrace.queues
@@ -863,6 +879,7 @@ CREATE INDEX mirrors_open ON headrace.mirrors USING btree (environment_id, id, k
 CREATE UNIQUE INDEX moves_wanted ON headrace.moves USING btree (environment_id, unit_id, kind) WHERE (cut_at IS NULL);
 CREATE INDEX outbox_by_target ON headrace.outbox USING btree (environment_id, target_id);
 CREATE INDEX outbox_due ON headrace.outbox USING btree (store, due_at, id);
+CREATE INDEX parkings_by_move ON headrace.parkings USING btree (move_id);
 CREATE INDEX queue_rates_used ON headrace.queue_rates USING btree (queue_id, used_until);
 CREATE INDEX runs_by_key ON headrace.runs USING btree (environment_id, hashtextextended(idempotency_key, (0)::bigint), id) WHERE (idempotency_key IS NOT NULL);
 CREATE INDEX runs_by_root ON headrace.runs USING btree (environment_id, root_run_id) WHERE (root_run_id IS NOT NULL);
@@ -874,6 +891,7 @@ CREATE INDEX runs_held ON headrace.runs USING btree (worker_id) WHERE (status = 
 CREATE INDEX runs_in_order ON headrace.runs USING btree (order_lane_id, order_key) WHERE ((order_key IS NOT NULL) AND (status = ANY (ARRAY['EXECUTING'::headrace.run_status, 'WAITING'::headrace.run_status])));
 CREATE INDEX runs_keyed ON headrace.runs USING btree (lane_id, concurrency_key, ready_at, id) WHERE ((status = 'QUEUED'::headrace.run_status) AND (concurrency_key IS NOT NULL));
 CREATE INDEX runs_ordered ON headrace.runs USING btree (order_lane_id, order_key, order_number) WHERE ((order_key IS NOT NULL) AND (finished_at IS NULL));
+CREATE INDEX runs_parked ON headrace.runs USING btree (environment_id, id) WHERE (parked IS NOT NULL);
 CREATE INDEX runs_ready ON headrace.runs USING btree (lane_id, ready_at, id) WHERE (status = 'QUEUED'::headrace.run_status);
 CREATE INDEX runs_unsuccessful ON headrace.runs USING btree (environment_id, id) WHERE (status = ANY (ARRAY['CANCELED'::headrace.run_status, 'FAILED'::headrace.run_status, 'CRASHED'::headrace.run_status, 'SYSTEM_FAILURE'::headrace.run_status, 'EXPIRED'::headrace.run_status, 'TIMED_OUT'::headrace.run_status]));
 CREATE INDEX runs_waiting ON headrace.runs USING btree (lane_id, id) WHERE (status = 'WAITING'::headrace.run_status);

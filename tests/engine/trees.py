@@ -125,12 +125,13 @@ class Fleet:
         seen: dict[str, set[UUID]] = {}
         for engine in self.home.stores.all():
             await assert_invariants(engine)
-            for table in ("moves", "move_members", "departures", "arrivals"):
+            for table in ("moves", "move_members", "departures", "arrivals", "parkings"):
                 assert await fetch_sql(engine, f"SELECT FROM headrace.{table}") == [], (engine.name, table)
             for table in ("runs", "batches", "tokens"):
                 ids = {row["id"] for row in await fetch_sql(engine, f"SELECT id FROM headrace.{table}")}
                 assert not ids & seen.get(table, set()), f"{table} in two stores"
                 seen.setdefault(table, set()).update(ids)
+            assert await fetch_sql(engine, "SELECT FROM headrace.runs WHERE parked IS NOT NULL") == [], engine.name
             strays = await fetch_sql(
                 engine,
                 "SELECT run_id FROM headrace.journal AS j WHERE NOT EXISTS (SELECT FROM headrace.runs AS r WHERE r.id = j.run_id)"

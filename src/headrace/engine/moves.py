@@ -19,11 +19,12 @@ still; cut, and the tree is in ``departures``; landed, and nothing is left to do
 each of them on, and so does whoever asks for something that is on its way (``forwards.ask_owner``): he lands it himself and
 then gets his answer. A tree that is on its way is in no list, for as long as its rows take to be written.
 
-What can't be cut stays wanted, and is tried again by the sweep: a tree in which a run executes, until it waits or ends; one
-that waits for a run or token of another tree, or is waited for by one, in whatever store, until that has ended; runs in the
-line of an order key, or delayed under a debounce key, until they have ended or are due; a batch until it is sealed; and all
-that a bulk action under way may be for, until it has been dealt with. Of what has ended, whoever was told of it keeps a
-mirror (``mirrors``), on both sides, so that a tree can be told again where it is now.
+What can't be cut stays wanted, and is tried again by the sweep: a tree in which a run executes, until it waits or ends, and
+until then no other run of it is started (``parkings``); one that waits for a run or token of another tree, or is waited for by
+one, in whatever store, until that has ended; runs in the line of an order key, or delayed under a debounce key, until they have
+ended or are due; a batch until it is sealed; and all that a bulk action under way may be for, until it has been dealt with. Of
+what has ended, whoever was told of it keeps a mirror (``mirrors``), on both sides, so that a tree can be told again where it is
+now.
 
 Keys stand for ids, so they stay as they are. A tree may move any number of times, back too: each store says where it sent a
 thing, and a store that a tree comes back to says that it is here. A store that is taken out of use leaves its forwards to
@@ -41,6 +42,7 @@ from uuid import UUID
 from headrace.engine.arrivals import end_move
 from headrace.engine.engine import Engine
 from headrace.engine.forwards import ask_owner
+from headrace.engine.parkings import let_tree_go, park_tree, release_runs
 from headrace.errors import ConfigurationError
 from headrace.ids import first_id_at, format_batch_id, format_run_id, format_token_id
 from headrace.logs import get_logger
@@ -140,13 +142,16 @@ async def move_all(
 
 async def carry_on_moves(engine: Engine, *, tries: int = _TRIED) -> int:
     """Takes on what moves of one store are not over: finishes what has left, and lets go what can by now. How many went."""
+    await release_runs(engine)
     if not engine.stores.others():
         return 0
     went = 0
     for row in await engine.store.fetch("find_moves", tries):
         unit = Unit(row["environment_id"], row["kind"], row["unit_id"])
         try:
-            if row["cut"] or isinstance(await _try_to_cut(engine, row["id"], unit), TreeMoved):
+            if row["cut"] or isinstance(
+                await _try_to_cut(engine, row["id"], unit, parked_too_long=row["parked_too_long"]), TreeMoved
+            ):
                 await end_move(engine, row["id"])
                 went += 1
         except DATABASE_ERRORS as error:
@@ -190,7 +195,7 @@ async def _move_unit(source: Engine, unit: Unit, target: Engine) -> MoveOutcome:
     return outcome
 
 
-async def _try_to_cut(source: Engine, move_id: UUID, unit: Unit) -> MoveOutcome:
+async def _try_to_cut(source: Engine, move_id: UUID, unit: Unit, *, parked_too_long: bool = False) -> MoveOutcome:
     try:
         # its part in this store may be over and that in the target not: there it would be for the tree once more
         if await source.home.store.fetch("find_bulk_under_way", unit.environment_id):
@@ -198,6 +203,10 @@ async def _try_to_cut(source: Engine, move_id: UUID, unit: Unit) -> MoveOutcome:
         size = await source.store.run_plan(_cut(move_id))
     except _HeldUpError as held:
         await source.store.fetch("hold_up_move", move_id, str(held))
+        if held.busy and not parked_too_long:
+            await park_tree(source, move_id)
+        elif (parked_too_long or not held.passing) and await let_tree_go(source, move_id):
+            await release_runs(source)
         return MoveHeldUp(unit, source.name, str(held))
     if size == 0:
         await source.store.fetch("drop_move", move_id)
@@ -206,7 +215,15 @@ async def _try_to_cut(source: Engine, move_id: UUID, unit: Unit) -> MoveOutcome:
 
 
 class _HeldUpError(Exception):
-    """The tree can't go now: all that was done for it is rolled back."""
+    """The tree can't go now: all that was done for it is rolled back.
+
+    ``busy`` is one that could go if none of its runs executed; what is ``passing`` says nothing of the tree.
+    """
+
+    def __init__(self, why: str, *, busy: bool = False, passing: bool = False) -> None:
+        super().__init__(why)
+        self.busy = busy
+        self.passing = passing
 
 
 def _cut(move_id: UUID) -> Plan[int]:
@@ -215,7 +232,7 @@ def _cut(move_id: UUID) -> Plan[int]:
     if not rows:
         found = yield from query("find_move", move_id)
         if found and not found[0]["cut"]:
-            raise _HeldUpError("somebody else is moving it")
+            raise _HeldUpError("somebody else is moving it", passing=True)
         return 1  # by somebody else, just now
     environment_id = rows[0]["environment_id"]
     members = (move_id, environment_id, rows[0]["unit_id"], rows[0]["kind"])
@@ -226,6 +243,8 @@ def _cut(move_id: UUID) -> Plan[int]:
         raise _HeldUpError("; ".join(map(_describe_bond, bonds)))
     if (yield from query("find_bulk_holds", move_id, environment_id)):
         raise _HeldUpError(_BULK)
+    if state["executing"]:
+        raise _HeldUpError(f"{state['executing']} of its runs are executing", busy=True)
     yield from query("leave_mirrors", move_id, environment_id)
     yield from query("take_mirrors", move_id, environment_id)
     yield from query("take_tree", move_id, environment_id, rows[0]["store"])
@@ -236,14 +255,14 @@ def _cut(move_id: UUID) -> Plan[int]:
 def _lock_tree(members: tuple[UUID, int, UUID, str]) -> Plan[Record]:
     for _ in range(_ROUNDS):
         [state] = yield from query("lock_members", *members[:2])
-        if state["executing"]:
-            raise _HeldUpError(f"{state['executing']} of its runs are executing")
+        if state["executing"]:  # it can't go: what else holds it up is looked at without the rest of the locks
+            return state
         if state["held"] < state["wanted"]:
-            raise _HeldUpError("it is being written to")
+            raise _HeldUpError("it is being written to", passing=True)
         # what was made between the first look and the locks; from now on nobody can make any more
         if not (yield from query("gather_members", *members)):
             return state
-    raise _HeldUpError("it is growing")
+    raise _HeldUpError("it is growing", passing=True)
 
 
 def _describe_bond(bond: Any) -> str:

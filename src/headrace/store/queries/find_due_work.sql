@@ -1,6 +1,6 @@
 -- One look, for the elected process only, at whether any deadline is over, and how soon the next one is: an idle system costs
 -- this and no more. Indexes: workers_not_emptied, batches_unsealed, batches_held, idempotency_keys_expiry, lanes_by_batch,
--- journal_due, journal_canceling, tokens_due, schedules_due, runs_expiring, bulk_actions_pending,
+-- journal_due, journal_canceling, tokens_due, schedules_due, runs_expiring, runs_parked, bulk_actions_pending,
 -- bulk_parts_open, pg_class_oid_index.
 SELECT e.elected AND (
     coalesce(w.next <= headrace.clock(), false)
@@ -20,6 +20,7 @@ SELECT e.elected AND (
     OR EXISTS (SELECT FROM headrace.bulk_actions WHERE status = 'PENDING')
     OR p.parts
     OR EXISTS (SELECT FROM headrace.moves)
+    OR coalesce((SELECT true FROM headrace.runs AS r WHERE r.parked IS NOT NULL ORDER BY r.environment_id, r.id LIMIT 1), false)
     OR EXISTS (SELECT FROM headrace.idempotency_keys WHERE expires_at <= headrace.clock())
     OR coalesce((SELECT true FROM headrace.journal AS j WHERE j.canceling ORDER BY j.environment_id, j.run_id LIMIT 1), false)
     OR EXISTS (

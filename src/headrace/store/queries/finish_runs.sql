@@ -6,7 +6,20 @@ WITH done AS (
     UPDATE headrace.runs AS r
     SET status = CASE WHEN f.retry_in IS NULL THEN f.status::headrace.run_status ELSE 'QUEUED' END,
         lane_id = coalesce(f.lane_id, r.lane_id),
-        ready_at = CASE WHEN f.retry_in IS NULL THEN r.ready_at ELSE headrace.clock() + make_interval(secs => f.retry_in) END,
+        ready_at = CASE
+            WHEN f.retry_in IS NULL THEN r.ready_at
+            WHEN EXISTS (
+                SELECT FROM headrace.parkings AS p
+                WHERE p.environment_id = r.environment_id AND p.root_id = coalesce(r.root_run_id, r.id)
+            ) THEN 'infinity'
+            ELSE headrace.clock() + make_interval(secs => f.retry_in)
+        END,
+        parked = CASE
+            WHEN f.retry_in IS NOT NULL AND EXISTS (
+                SELECT FROM headrace.parkings AS p
+                WHERE p.environment_id = r.environment_id AND p.root_id = coalesce(r.root_run_id, r.id)
+            ) THEN headrace.clock() + make_interval(secs => f.retry_in)
+        END,
         finished_at = CASE WHEN f.retry_in IS NULL AND f.status <> 'WAITING' THEN headrace.clock() END,
         failures = r.failures + CASE WHEN f.status IN ('COMPLETED', 'WAITING') THEN 0 ELSE 1 END,
         updated_at = headrace.clock(), worker_id = NULL, output = f.output, output_type = f.output_type, error = f.error::jsonb

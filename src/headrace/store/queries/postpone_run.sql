@@ -2,7 +2,11 @@
 -- options. The caller holds the run (hold_debounced). Indexes: runs_pkey, environments_pkey.
 UPDATE headrace.runs AS r
 SET delayed_until = greatest(r.delayed_until, t.until),
-    ready_at = greatest(t.now - make_interval(secs => coalesce((r.options ->> 'priority')::float8, 0)), r.delayed_until, t.until),
+    ready_at = CASE WHEN r.parked IS NULL
+        THEN greatest(t.now - make_interval(secs => coalesce((r.options ->> 'priority')::float8, 0)), r.delayed_until, t.until)
+        ELSE r.ready_at END,
+    parked = CASE WHEN r.parked IS NOT NULL
+        THEN greatest(t.now - make_interval(secs => coalesce((r.options ->> 'priority')::float8, 0)), r.delayed_until, t.until) END,
     expires_at = headrace.run_expiry(greatest(r.delayed_until, t.until), (r.options ->> 'ttl')::float8, t.default_ttl, t.max_ttl),
     payload = CASE WHEN $4::boolean THEN $5::bytea ELSE r.payload END,
     payload_type = CASE WHEN $4::boolean THEN $6::text ELSE r.payload_type END,

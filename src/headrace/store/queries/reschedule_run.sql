@@ -2,7 +2,10 @@
 -- moment either finds the new time or has taken the run: both are conditional on the same row. Indexes: runs_pkey, environments_pkey.
 UPDATE headrace.runs AS r
 SET delayed_until = $3::timestamptz,
-    ready_at = greatest(t.now - make_interval(secs => coalesce((r.options ->> 'priority')::float8, 0)), $3::timestamptz),
+    ready_at = CASE WHEN r.parked IS NULL
+        THEN greatest(t.now - make_interval(secs => coalesce((r.options ->> 'priority')::float8, 0)), $3::timestamptz) ELSE r.ready_at END,
+    parked = CASE WHEN r.parked IS NOT NULL
+        THEN greatest(t.now - make_interval(secs => coalesce((r.options ->> 'priority')::float8, 0)), $3::timestamptz) END,
     expires_at = headrace.run_expiry(greatest(t.now, $3::timestamptz), (r.options ->> 'ttl')::float8, t.default_ttl, t.max_ttl),
     updated_at = t.now
 FROM (SELECT headrace.clock() AS now, e.default_ttl, e.max_ttl FROM headrace.environments AS e WHERE e.id = $1::integer) AS t

@@ -3,7 +3,15 @@
 WITH done AS (
     UPDATE headrace.runs AS r
     SET status = CASE WHEN f.final THEN 'CRASHED'::headrace.run_status ELSE 'QUEUED' END, lane_id = coalesce(f.lane_id, r.lane_id),
-        ready_at = headrace.clock(),
+        (ready_at, parked) = (
+            SELECT CASE WHEN p.yes THEN 'infinity'::timestamptz ELSE headrace.clock() END, CASE WHEN p.yes THEN headrace.clock() END
+            FROM (
+                SELECT NOT f.final AND EXISTS (
+                    SELECT FROM headrace.parkings AS p
+                    WHERE p.environment_id = r.environment_id AND p.root_id = coalesce(r.root_run_id, r.id)
+                ) AS yes
+            ) AS p
+        ),
         finished_at = CASE WHEN f.final THEN headrace.clock() END, rescues = r.rescues + f.counted,
         updated_at = headrace.clock(), worker_id = NULL, error = f.error::jsonb
     FROM (

@@ -51,7 +51,7 @@ SELECT $1::uuid, d.kind, d.content FROM (
     SELECT 'forward' AS kind, jsonb_build_object('id', f.id) AS content FROM forwarded AS f
     UNION ALL
     SELECT 'run', to_jsonb(r) || jsonb_build_object(
-        'moved', true, 'counted_in', NULL, 'version', v.version, 'lane', to_jsonb(l),
+        'moved', true, 'counted_in', NULL, 'ready_at', coalesce(r.parked, r.ready_at), 'parked', NULL, 'version', v.version, 'lane', to_jsonb(l),
         'order_lane', CASE WHEN o.id IS NOT NULL THEN to_jsonb(o) END
     )
     FROM runs AS r
