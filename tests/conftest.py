@@ -35,6 +35,8 @@ __all__ = ["fleet", "more_stores", "old_postgres", "old_template", "server"]
 THREE_STORES = os.environ.get("HEADRACE_TEST_STORES") == "3"
 """Whether the engine of a test is one of a fleet of three stores: see ``engine``."""
 
+_TURN = int(os.environ.get("HEADRACE_TEST_TURN", "0"))
+
 _numbers = itertools.count()
 
 
@@ -42,6 +44,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--state-machine-examples", default="25", help="random histories of batches to try")
     parser.addoption("--programs", default="500", help="random programs of waits to carry out under fire")
     parser.addoption("--programs-seed", default="20261121", help="the seed of the programs; 0 takes another each time")
+    parser.addoption(
+        "--fleet-rounds", default="6", help="things that each client of the fleet under fire does, at least"
+    )
+    parser.addoption(
+        "--fleet-histories", default="1", help="histories of the fleet under fire, with one seed after the other"
+    )
     parser.addoption("--program", default=None, help="one program, as JSON, to carry out instead of random ones")
 
 
@@ -78,6 +86,12 @@ def postgres() -> Generator[str]:
     with tempfile.TemporaryDirectory(prefix="hr-test-", ignore_cleanup_errors=True) as folder:
         server = EmbeddedPostgres(Path(folder))
         url = server.start()
+        for setting in (
+            "fsync",
+            "full_page_writes",
+        ):  # it outlives no crash of the machine; all else is as in production
+            execute_sql(url, f"ALTER SYSTEM SET {setting} = off")
+        execute_sql(url, "SELECT pg_reload_conf()")
         try:
             yield url
         finally:
@@ -141,12 +155,12 @@ async def engine(
     """An engine on the test's database, with its ear on the hints.
 
     With HEADRACE_TEST_STORES=3 it is one of a fleet of three on two major versions, another one from test to test, to
-    which all roots go; home is elsewhere two times of three.
+    which all roots go; home is elsewhere two times of three. HEADRACE_TEST_TURN=1 or 2 takes another one for each test.
     """
     home = await Engine.open(settings, listen=True)
     try:
         stores = [home, *[await join_store(home, name, url) for name, url in fleet_urls.items()]]
-        chosen = stores[zlib.crc32(request.node.nodeid.encode()) % len(stores)]
+        chosen = stores[(zlib.crc32(request.node.nodeid.encode()) + _TURN) % len(stores)]
         for one in stores if fleet_urls else []:
             await change_store(home, one.name, weight=float(one is chosen))
         with minting_for(chosen.key):

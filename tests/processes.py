@@ -8,13 +8,14 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 import httpx2
+
+from tests.nursery import Forked, fork
 
 API_KEY = "hr_dev_only-for-tests-0123456789"
 HEADERS = {"authorization": f"Bearer {API_KEY}"}
@@ -55,7 +56,7 @@ class ServerProcess:
     data_dir: str
     extra: Mapping[str, str] = field(default_factory=dict[str, str])
     port: int = field(default_factory=find_port)
-    process: subprocess.Popen[bytes] | None = None
+    process: Forked | None = None
 
     @property
     def url(self) -> str:
@@ -68,11 +69,7 @@ class ServerProcess:
 
     def start(self) -> None:
         environment = make_environment(self.database_url, self.data_dir, self.extra)
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "headrace", "server", "--port", str(self.port)],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-        )
+        self.process = fork("headrace", "server", "--port", str(self.port), env=environment, stdout=subprocess.DEVNULL)
         wait_until(self.is_ready, "the server is ready")
 
     def is_ready(self) -> bool:

@@ -6,11 +6,9 @@ is killed.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 import signal
-import sys
 from collections.abc import Generator
 from pathlib import Path
 from uuid import UUID
@@ -26,6 +24,7 @@ from tests.chaos.bulk_crash_child import make_parts_small
 from tests.chaos.test_crash_points import wait_for_connections_to_end
 from tests.engine.held import HeldStore, Hold
 from tests.invariants import assert_invariants, fetch_sql
+from tests.nursery import run_forked
 
 pytestmark = pytest.mark.anyio
 
@@ -100,10 +99,8 @@ async def list_statements(engine: Engine, kind: BulkKind) -> list[str]:
 async def kill_at(engine: Engine, point: str) -> None:
     """Another process begins to sweep, and is no more when this returns."""
     settings = json.dumps(dataclasses.asdict(engine.settings))
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.chaos.bulk_crash_child", settings, point), cwd=ROOT
-    )
-    assert await child.wait() == -signal.SIGKILL, point
+    ended = await run_forked("tests.chaos.bulk_crash_child", settings, point)
+    assert ended == -signal.SIGKILL, point
     await wait_for_connections_to_end(engine)
 
 

@@ -9,8 +9,6 @@ import asyncio
 import dataclasses
 import json
 import signal
-import sys
-from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -34,18 +32,17 @@ from headrace.protocol.options import RunOptions
 from headrace.protocol.statuses import BatchStatus, RunStatus
 from tests.chaos.crash_child import ITEMS, KEYED, make_items
 from tests.invariants import assert_invariants, count_rows, fetch_sql
+from tests.nursery import run_forked
 
 pytestmark = pytest.mark.anyio
 
-CHILD = Path(__file__).with_name("crash_child.py")
 NOTHING = {"batches": 0, "runs": 0, "batch_aliases": 0, "idempotency_keys": 0, "attempts": 0}
 
 
 async def kill_at(engine: Engine, operation: str, point: str, argument: str = "-") -> None:
     """Runs the operation in a process of its own that is killed at the point."""
     settings = json.dumps(dataclasses.asdict(engine.settings))
-    child = await asyncio.create_subprocess_exec(sys.executable, str(CHILD), settings, operation, point, argument)
-    assert await child.wait() == -signal.SIGKILL
+    assert await run_forked("tests.chaos.crash_child", settings, operation, point, argument) == -signal.SIGKILL
     await wait_for_connections_to_end(engine)
 
 

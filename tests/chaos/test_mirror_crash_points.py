@@ -7,11 +7,9 @@ nothing left in the outbox and nothing that an audit would have had to repair.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 import signal
-import sys
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from itertools import count
@@ -42,6 +40,7 @@ from tests.engine.foreign import (
 from tests.engine.helpers import claim, register
 from tests.engine.scheduling import create, look, move_tick
 from tests.invariants import fetch_sql
+from tests.nursery import run_forked
 
 pytestmark = pytest.mark.anyio
 
@@ -140,11 +139,8 @@ async def list_points(fleet: list[Engine], operation: str, given: dict[str, Any]
 
 async def kill_at(fleet: list[Engine], operation: str, point: str, given: dict[str, Any]) -> None:
     settings = json.dumps(dataclasses.asdict(fleet[0].settings))
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.chaos.mirror_crash_child", settings, operation, point, json.dumps(given)),
-        cwd=ROOT,
-    )
-    assert await child.wait() == -signal.SIGKILL, point
+    ended = await run_forked("tests.chaos.mirror_crash_child", settings, operation, point, json.dumps(given))
+    assert ended == -signal.SIGKILL, point
     for one in fleet[:2]:
         await wait_for_connections_to_end(one)
 

@@ -10,7 +10,6 @@ import asyncio
 import dataclasses
 import json
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -25,6 +24,7 @@ from headrace.store.store import Store
 from tests.chaos.test_crash_points import wait_for_connections_to_end
 from tests.engine.trees import Fleet, Tree
 from tests.invariants import fetch_sql
+from tests.nursery import run_forked
 
 pytestmark = pytest.mark.anyio
 
@@ -39,10 +39,8 @@ async def stores(fleet: list[Engine]) -> Fleet:
 
 async def kill_at(stores: Fleet, operation: str, point: str, value: UUID) -> None:
     settings = json.dumps(dataclasses.asdict(stores.home.settings))
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.chaos.move_crash_child", settings, operation, point, str(value)), cwd=ROOT
-    )
-    assert await child.wait() == -signal.SIGKILL, (operation, point)
+    ended = await run_forked("tests.chaos.move_crash_child", settings, operation, point, str(value))
+    assert ended == -signal.SIGKILL, (operation, point)
     for engine in stores.engines:
         await wait_for_connections_to_end(engine)
 

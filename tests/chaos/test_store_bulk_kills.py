@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 import signal
-import sys
 from collections.abc import Generator
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from tests.chaos.store_bulk_crash_child import create
 from tests.chaos.test_crash_points import wait_for_connections_to_end
 from tests.engine.brittle import trigger_at
 from tests.invariants import assert_invariants, fetch_sql
+from tests.nursery import run_forked
 
 pytestmark = pytest.mark.anyio
 
@@ -56,10 +55,8 @@ def small_parts() -> Generator[None]:
 async def kill_at(fleet: list[Engine], operation: str, point: str) -> None:
     """Another process begins to do it, and is no more when this returns."""
     settings = json.dumps(dataclasses.asdict(fleet[0].settings))
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.chaos.store_bulk_crash_child", settings, operation, point), cwd=ROOT
-    )
-    assert await child.wait() == -signal.SIGKILL, (operation, point)
+    ended = await run_forked("tests.chaos.store_bulk_crash_child", settings, operation, point)
+    assert ended == -signal.SIGKILL, (operation, point)
     for engine in fleet:
         await wait_for_connections_to_end(engine)
 

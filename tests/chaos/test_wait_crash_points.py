@@ -7,11 +7,9 @@ waits for ever, and nothing that the audit of what waits would have had to repai
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -31,6 +29,7 @@ from tests.engine.held import HeldStore, Hold
 from tests.engine.helpers import claim, register
 from tests.engine.parents import DUE, Parent, make_token, read_state, start_parent
 from tests.invariants import assert_invariants, fetch_sql
+from tests.nursery import run_forked
 
 pytestmark = pytest.mark.anyio
 
@@ -157,10 +156,8 @@ def list_points(statements: list[str]) -> list[str]:
 
 async def kill_at(engine: Engine, operation: str, point: str, given: dict[str, Any]) -> None:
     settings = json.dumps(dataclasses.asdict(engine.settings))
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.chaos.wait_crash_child", settings, operation, point, json.dumps(given)), cwd=ROOT
-    )
-    assert await child.wait() == -signal.SIGKILL, point
+    ended = await run_forked("tests.chaos.wait_crash_child", settings, operation, point, json.dumps(given))
+    assert ended == -signal.SIGKILL, point
     await wait_for_connections_to_end(engine)
 
 

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -24,6 +23,7 @@ from headrace.protocol.statuses import TERMINAL_RUN_STATUSES
 from headrace.settings import Settings
 from headrace.tasks import Task
 from headrace.worker.worker import Worker
+from tests.nursery import Forked, fork
 from tests.worker import jobs
 
 JOBS_FILE = str(Path(jobs.__file__))
@@ -121,7 +121,7 @@ class WorkerProcess:
     settings: Settings
     target: str = JOBS_FILE
     extra: Mapping[str, str] = field(default_factory=dict[str, str])
-    process: subprocess.Popen[bytes] | None = None
+    process: Forked | None = None
 
     @property
     def log(self) -> Path:
@@ -146,11 +146,8 @@ class WorkerProcess:
         }
         folder = Path(self.settings.data_dir)
         with (folder / "worker.log").open("ab") as log:
-            self.process = subprocess.Popen(  # noqa: ASYNC220 - it does not wait
-                [sys.executable, str(Path(__file__).with_name("worker_main.py")), self.target],
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=log,
+            self.process = fork(
+                "tests.worker.worker_main", self.target, env=environment, stdout=subprocess.PIPE, stderr=log.fileno()
             )
             (folder / "worker.log").rename(self.log)
         assert self.process.stdout is not None
