@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from headrace.engine import batches, cancels, claims, completions, sweeps, tokens
+from headrace.engine import batches, cancels, claims, completions, moves, sweeps, tokens
 from headrace.engine.audits import AuditPlace, audit_once
 from headrace.engine.batch_audit import audit_batches
 from headrace.engine.deeds import NewToken, TokenWait
@@ -400,6 +400,27 @@ async def test_a_batch_with_items_that_stand_for_runs_of_other_stores_ends(fleet
     results = await batches.list_batch_results(home, 1, made.batch_id)
     assert [(one.index, one.run.id) for one in results] == [(one.index, one.run_id) for one in outcomes]
     assert [one.index for one in await batches.list_batch_results(home, 1, made.batch_id, after=0, limit=2)] == [1, 2]
+
+
+async def test_an_item_whose_run_is_moved_to_its_batch_is_told_of_once(fleet: list[Engine]) -> None:
+    """Its mirror stays where it comes to."""
+    home, s1, _ = fleet
+    keyed = await make_keyed(home, "one", "other")
+    waiter = await Waiter.start(s1)
+    made = keyed_batch(s1, ["one", None, "other"])
+    await waiter.write(made)
+    await finish_all(home, await register(home, "t"))
+    await finish_all(s1, waiter.lease)
+    await relay_outbox(home)
+    for run_id in keyed:
+        assert isinstance(await moves.move_tree(home, run_id, "s1"), moves.TreeMoved)
+        told = await batches.list_batch_outcomes(home, 1, made.batch_id)
+        assert [one.index for one in told] == [0, 1, 2]
+        assert [one.run_id for one in told][::2] == keyed
+        chosen = await batches.list_batch_outcomes(home, 1, made.batch_id, indexes=[0, 2])
+        assert sorted(one.index for one in chosen) == [0, 2]
+        results = await batches.list_batch_results(home, 1, made.batch_id)
+        assert [one.index for one in results] == [0, 1, 2]
     await assert_all_well([s1])
 
 

@@ -1,5 +1,5 @@
 -- How items of a batch ended, from one index on, in order: without their payloads. Of items that stand for
--- runs of other stores the mirrors say it. Indexes: runs_pkey, batch_aliases_pkey, mirrors_pkey.
+-- runs of other stores the mirrors say it, but for those that were moved here since. Indexes: runs_pkey, batch_aliases_pkey, mirrors_pkey.
 (
     SELECT p.item_index, r.id, l.task, r.status::text AS status, r.output, r.output_type, r.error::text AS error
     FROM (
@@ -26,6 +26,7 @@ UNION ALL
     JOIN headrace.mirrors AS m ON m.environment_id = a.environment_id AND m.id = a.run_id AND m.kind = 'run'
     WHERE a.environment_id = $1::integer AND a.batch_id = $2::uuid AND a.batch_index >= $3::integer AND a.settled
         AND m.status IS NOT NULL
+        AND NOT EXISTS (SELECT FROM headrace.runs AS r WHERE r.environment_id = $1::integer AND r.id = a.run_id)
     ORDER BY a.batch_index LIMIT $4::integer
 )
 ORDER BY item_index LIMIT $4::integer
