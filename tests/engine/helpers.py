@@ -21,6 +21,7 @@ from headrace.engine.sweeps import SweepReport
 from headrace.protocol.batches import CreateBatch
 from headrace.protocol.options import RunOptions
 from headrace.protocol.statuses import RunStatus
+from tests.invariants import fetch_sql
 
 
 async def open_batch(engine: Engine, run_count: int | None = None, **request: Any) -> BatchState:
@@ -73,6 +74,11 @@ async def look(engine: Engine, batch: BatchState) -> BatchState:
     found = await batches.find_batch(engine, 1, batch.id)
     assert found is not None
     return found
+
+
+async def fetch_everywhere(engine: Engine, sql: str, *args: Any) -> list[Any]:
+    """Rows of a statement of a test's own that is carried out in every store: what home decides is there, and copied."""
+    return [row for one in engine.stores.all() for row in await fetch_sql(one, sql, *args)]
 
 
 async def sweep_all(engine: Engine) -> SweepReport:

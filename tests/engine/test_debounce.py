@@ -1,4 +1,7 @@
-"""Debounce: triggers with one key are one run while it is delayed, and each puts it off (research/engine.md B10)."""
+"""Debounce: triggers with one key are one run while it is delayed, and each puts it off (research/engine.md B10).
+
+Such runs are at home, whatever store the engine of a test is of: it is ``engine.home`` that they are looked at on.
+"""
 
 from __future__ import annotations
 
@@ -57,14 +60,14 @@ async def make(engine: Engine, options: RunOptions, *args: Any, **more: Any) -> 
 
 
 async def trigger_after(engine: Engine, shift: str, options: RunOptions, payload: bytes = b"1") -> Any:
-    """The same when the database's clock is ``shift`` further on."""
+    """The same when the database's clock at home is ``shift`` further on."""
     plan = runs.make_run("t", Packet(payload), options, LaneFinder(1), engine.settings)
-    return await run_later(engine, shift, plan)
+    return await run_later(engine.home, shift, plan)
 
 
 async def read_run(engine: Engine, run_id: UUID) -> Any:
     [row] = await fetch_sql(
-        engine,
+        engine.at(run_id),
         "SELECT convert_from(payload, 'UTF8') AS payload, options::jsonb AS options FROM headrace.runs WHERE id = $1",
         run_id,
     )
@@ -72,7 +75,7 @@ async def read_run(engine: Engine, run_id: UUID) -> Any:
 
 
 async def test_triggers_with_one_key_are_one_run_that_each_puts_off(engine: Engine) -> None:
-    lease = await register(engine)
+    lease = await register(engine.home)
     run_id = await make(engine, debounced("30m"), b'"first"')
     assert (await read_times(engine, run_id))[:2] == pytest.approx((1800, 1800), abs=5)
     assert await status_of(engine, run_id) == "DELAYED"
@@ -81,10 +84,10 @@ async def test_triggers_with_one_key_are_one_run_that_each_puts_off(engine: Engi
     assert await trigger(engine, debounced("1m")) == RunExists(run_id, cached=True)  # it only moves later
     assert (await read_times(engine, run_id))[:2] == pytest.approx((3600, 3600), abs=5)
     assert (await read_run(engine, run_id))["payload"] == '"first"'
-    assert await claim(engine, lease) == []
-    [row] = await engine.store.run_plan(claim_later(lease.worker_id))
+    assert await claim(engine.home, lease) == []
+    [row] = await engine.home.store.run_plan(claim_later(lease.worker_id))
     assert row["id"] == run_id
-    await assert_invariants(engine)
+    await assert_invariants(engine.home)
 
 
 async def test_the_latest_word_counts_where_it_is_asked_for(engine: Engine) -> None:
@@ -139,10 +142,11 @@ async def test_a_canceled_run_takes_no_more_triggers(engine: Engine) -> None:
 
 async def test_moves_that_are_no_move_write_nothing(engine: Engine) -> None:
     await make(engine, debounced())
-    before = await fetch_sql(engine, "SELECT ctid::text AS place, * FROM headrace.runs")
+    before = await fetch_sql(engine.home, "SELECT ctid::text AS place, * FROM headrace.runs")
+    assert len(before) == 1
     for _ in range(5):
         await trigger(engine, debounced())
-    assert await fetch_sql(engine, "SELECT ctid::text AS place, * FROM headrace.runs") == before
+    assert await fetch_sql(engine.home, "SELECT ctid::text AS place, * FROM headrace.runs") == before
 
 
 async def test_a_run_that_was_rescheduled_takes_triggers_as_long_as_it_waits(engine: Engine) -> None:
@@ -178,7 +182,8 @@ async def test_what_can_not_be_is_refused_and_leaves_nothing(engine: Engine, opt
     assert isinstance(answer, BatchRefused)
     assert (answer.status, told in answer.message) == (422, True), answer
     for table in ("runs", "idempotency_keys"):
-        assert await fetch_sql(engine, f"SELECT FROM headrace.{table}") == []
+        for one in engine.stores.all():
+            assert await fetch_sql(one, f"SELECT FROM headrace.{table}") == []
 
 
 @pytest.mark.parametrize("mode", ["leading", "trailing"])
@@ -192,29 +197,29 @@ async def test_items_of_one_key_share_a_run_that_settles_them_all(engine: Engine
         assert isinstance(made, BatchCreated)
         batch_id = made.batch.id
     else:
-        batch = await open_batch(engine, 4)
+        batch = await open_batch(engine, 4, ordered=True)
         assert isinstance(await batches.store_chunk(engine, 1, batch, items), ChunkStored)
         assert isinstance(await batches.store_chunk(engine, 1, batch, items), ChunkStored), "sent again"
         await batches.end_stream(engine, 1, batch.id)
         batch_id = batch.id
-    rows = await fetch_sql(engine, "SELECT id, payload FROM headrace.runs ORDER BY payload")
+    home = engine.home
+    rows = await fetch_sql(home, "SELECT id, payload FROM headrace.runs ORDER BY payload")
     assert isinstance(before, RunCreated)
     assert [row["payload"] for row in rows] == [b"0" if mode == "leading" else b"3", b"9"]
     assert before.run_id in {row["id"] for row in rows}
-    await fetch_sql(engine, "UPDATE headrace.runs SET delayed_until = now(), ready_at = now()")
-    lease = await register(engine)
-    await finish(engine, lease, await claim(engine, lease))
-    [batch_row] = await fetch_sql(
-        engine, "SELECT status, settled, aliased FROM headrace.batches WHERE id = $1", batch_id
-    )
+    await fetch_sql(home, "UPDATE headrace.runs SET delayed_until = now(), ready_at = now()")
+    lease = await register(home)
+    await finish(home, lease, await claim(home, lease))
+    [batch_row] = await fetch_sql(home, "SELECT status, settled, aliased FROM headrace.batches WHERE id = $1", batch_id)
     assert tuple(batch_row) == ("COMPLETED", 4, 3)
-    await assert_invariants(engine)
+    await assert_invariants(home)
 
 
 async def test_a_chunk_whose_debounced_run_is_held_by_others_is_stored_when_it_is_free(engine: Engine) -> None:
     """It does not wait while it holds its batch: whoever ends the run may want the batch."""
+    engine = engine.home
     await trigger(engine, debounced())
-    batch = await open_batch(engine, 1)
+    batch = await open_batch(engine, 1, ordered=True)
     item = StoredItem(0, "t", Packet(b"1"), debounced())
     async with engine.store.connect() as connection, holding(engine, "after:nothing") as (own, _):
         transaction = connection.transaction()
@@ -234,7 +239,7 @@ async def test_a_chunk_whose_debounced_run_is_held_by_others_is_stored_when_it_i
 async def test_an_item_with_both_keys_lets_both_stand_for_the_run_that_it_joins(engine: Engine) -> None:
     before = await trigger(engine, debounced())
     both = msgspec.structs.replace(debounced(), idempotency_key="once")
-    batch = await open_batch(engine, 1)
+    batch = await open_batch(engine, 1, ordered=True)
     assert isinstance(
         await batches.store_chunk(engine, 1, batch, [StoredItem(0, "t", Packet(b"1"), both)]), ChunkStored
     )
@@ -269,12 +274,13 @@ async def test_many_triggers_at_once_are_one_run(engine: Engine) -> None:
     answers = await asyncio.gather(*(trigger(engine, debounced(mode="trailing"), str(n).encode()) for n in range(50)))
     assert len({answer.run_id for answer in answers}) == 1
     assert sum(isinstance(answer, RunCreated) for answer in answers) == 1
-    assert len(await fetch_sql(engine, "SELECT FROM headrace.runs")) == 1
-    await assert_invariants(engine)
+    assert len(await fetch_sql(engine.home, "SELECT FROM headrace.runs")) == 1
+    await assert_invariants(engine.home)
 
 
 async def test_a_claim_that_is_not_committed_yet_has_the_run(engine: Engine) -> None:
     """The trigger waits for it, and makes another run: what it says is not to be lost."""
+    engine = engine.home
     lease = await register(engine)
     run_id = await make(engine, debounced("1h"))
     async with holding(engine, "after:claim_runs") as (own, hold):
@@ -293,6 +299,7 @@ async def test_a_claim_that_is_not_committed_yet_has_the_run(engine: Engine) -> 
 @pytest.mark.parametrize("mode", ["leading", "trailing"])
 async def test_no_claim_takes_a_run_that_a_trigger_has_joined_before_that_commits(engine: Engine, mode: str) -> None:
     """Also where the trigger is part of a caller's transaction, whose data the run is to find."""
+    engine = engine.home
     lease = await register(engine)
     run_id = await make(engine, debounced("1h", mode=mode))
     async with holding(engine, "after:hold_debounced") as (own, hold):
@@ -304,6 +311,7 @@ async def test_no_claim_takes_a_run_that_a_trigger_has_joined_before_that_commit
 
 
 async def test_a_cancel_and_a_trigger(engine: Engine) -> None:
+    engine = engine.home
     run_id = await make(engine, debounced())
     async with holding(engine, "after:cancel_runs") as (own, hold):
         canceling = await held_at(hold, cancels.cancel_run(own, 1, run_id))
@@ -315,6 +323,7 @@ async def test_a_cancel_and_a_trigger(engine: Engine) -> None:
 
 
 async def test_a_reschedule_and_a_trigger_take_their_locks_in_one_order(engine: Engine) -> None:
+    engine = engine.home
     run_id = await make(engine, debounced())
     async with holding(engine, "after:keep_key") as (own, hold):
         moving = await held_at(hold, reschedule_run(own, 1, run_id, "2h"))
@@ -356,9 +365,11 @@ async def test_children_are_debounced_and_the_run_that_is_joined_is_waited_for(
 
 
 async def test_a_run_that_others_made_is_waited_for_and_not_canceled_with_the_parent(engine: Engine) -> None:
+    engine = engine.home
     run_id = await make(engine, debounced())
-    holder = await start_parent(engine, await register(engine, "p"))
-    [point] = await holder.write(engine, ChildRun(mint_run_id(), "t", Packet(b"1"), debounced()))
+    # a child is where its parent is, and joins what is there: a parent with an order key is at home, too
+    holder = await start_parent(engine, await register(engine, "p"), order_key="o")
+    [point] = await holder.write(engine, ChildRun(mint_run_id(engine.key), "t", Packet(b"1"), debounced()))
     assert (point.pending, point.target) == (True, run_id)
     [row] = await fetch_sql(engine, "SELECT cascade FROM headrace.journal")
     assert row["cascade"] is False

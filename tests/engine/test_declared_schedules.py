@@ -40,9 +40,9 @@ def registration(task_id: str, cron: Cron | None) -> workers.TaskRegistration:
 
 
 async def declare(engine: Engine, environment: str = "dev", version: str = "1", **crons: Cron | None) -> None:
-    """A worker that has these tasks registers."""
+    """A worker that has these tasks registers, at home, where schedules are."""
     tasks = [registration(name, cron) for name, cron in crons.items()]
-    await workers.register_worker(engine, environment, name="test", tasks=tasks, version=version)
+    await workers.register_worker(engine.home, environment, name="test", tasks=tasks, version=version)
 
 
 async def list_declared(engine: Engine, environment_id: int = DEV) -> dict[str, ScheduleView]:
@@ -112,7 +112,7 @@ async def test_the_current_version_of_a_task_says_when_it_ticks(engine: Engine) 
 
 
 async def test_a_version_that_waits_for_its_promotion_changes_no_schedule(engine: Engine) -> None:
-    careful = replace(engine, settings=replace(engine.settings, promote="manual"))
+    careful = replace(engine.home, settings=replace(engine.home.settings, promote="manual"))
     await declare(careful, version="old", a=Cron("0 1 * * *"))
     await declare(careful, version="new", a=Cron("0 2 * * *"))
     assert (await list_declared(engine))["a"].pattern == "0 1 * * *"
@@ -165,7 +165,7 @@ async def test_a_worker_declares_its_tasks_and_executes_their_ticks(engine: Engi
     told.clear()
     stop = asyncio.Event()
     async with working(engine, plain, tell):
-        sweeping = asyncio.create_task(sweeps.run_sweeps(engine, stop))
+        sweeping = asyncio.create_task(sweeps.run_sweeps(engine.home, stop))
         async with asyncio.timeout(20):
             while len(told) < 2 or not await fetch_sql(engine, "SELECT FROM headrace.runs WHERE output = '\"plain\"'"):
                 await asyncio.sleep(0.02)

@@ -24,14 +24,15 @@ FIRST, SECOND = UUID(int=1), UUID(int=2)
 
 
 @asynccontextmanager
-async def session(settings: Settings, session_id: UUID) -> AsyncGenerator[Engine]:
-    """The engine of a process of a session, which is there."""
-    engine = await Engine.open(replace(settings, dev_session=session_id.hex))
+async def session(engine: Engine, session_id: UUID) -> AsyncGenerator[Engine]:
+    """The engine, of the same store, of a process of a session, which is there."""
+    opened = await Engine.open(replace(engine.home.settings, dev_session=session_id.hex))
+    own = opened.stores.named(engine.key)
     try:
-        await dev_sessions.keep_session(engine)
-        yield engine
+        await dev_sessions.keep_session(own)
+        yield own
     finally:
-        await engine.close()
+        await opened.close()
 
 
 async def go_away(engine: Engine, session_id: UUID) -> None:
@@ -55,10 +56,8 @@ async def left(engine: Engine) -> tuple[int, int]:
     return row["s"], row["c"]
 
 
-async def test_what_it_has_begun_is_canceled_and_what_nobody_has_begun_is_not(
-    engine: Engine, settings: Settings
-) -> None:
-    async with session(settings, FIRST) as dev:
+async def test_what_it_has_begun_is_canceled_and_what_nobody_has_begun_is_not(engine: Engine) -> None:
+    async with session(engine, FIRST) as dev:
         lease = await register(dev)
         begun = await trigger(engine)
         assert [run.id for run in await claim(dev, lease)] == [begun]
@@ -77,8 +76,8 @@ async def test_what_it_has_begun_is_canceled_and_what_nobody_has_begun_is_not(
     await assert_invariants(engine)
 
 
-async def test_what_was_given_back_or_rescued_is_its_own_still(engine: Engine, settings: Settings) -> None:
-    async with session(settings, FIRST) as dev:
+async def test_what_was_given_back_or_rescued_is_its_own_still(engine: Engine) -> None:
+    async with session(engine, FIRST) as dev:
         lease = await register(dev)
         given_back = await trigger(engine)
         await claim(dev, lease)
@@ -96,8 +95,8 @@ async def test_what_was_given_back_or_rescued_is_its_own_still(engine: Engine, s
     assert {await status(engine, one) for one in (given_back, rescued)} == {RunStatus.CANCELED}
 
 
-async def test_what_another_worker_has_claimed_since_is_left(engine: Engine, settings: Settings) -> None:
-    async with session(settings, FIRST) as dev, session(settings, SECOND) as other:
+async def test_what_another_worker_has_claimed_since_is_left(engine: Engine) -> None:
+    async with session(engine, FIRST) as dev, session(engine, SECOND) as other:
         plain_run, other_run = await trigger(engine), await trigger(engine)
         lease = await register(dev)
         assert len(await claim(dev, lease)) == 2
@@ -115,26 +114,26 @@ async def test_what_another_worker_has_claimed_since_is_left(engine: Engine, set
     assert await status(engine, second.id) is RunStatus.CANCELED
 
 
-async def test_who_comes_back_in_time_keeps_them(engine: Engine, settings: Settings) -> None:
-    async with session(settings, FIRST) as dev:
+async def test_who_comes_back_in_time_keeps_them(engine: Engine) -> None:
+    async with session(engine, FIRST) as dev:
         begun = await trigger(engine)
         lease = await register(dev)
         await claim(dev, lease)
         await workers.retire_worker(dev, lease)
-    async with session(settings, FIRST) as again:
+    async with session(engine, FIRST) as again:
         await sweeps.sweep_once(again)
         assert await status(engine, begun) is RunStatus.QUEUED
         [claimed] = await claim(again, await register(again))
         assert claimed.id == begun
 
 
-async def test_who_comes_back_too_late_begins_anew(engine: Engine, settings: Settings) -> None:
+async def test_who_comes_back_too_late_begins_anew(engine: Engine) -> None:
     """Nobody was there to sweep: the next one does what was due before it goes on."""
-    async with session(settings, FIRST) as dev:
+    async with session(engine, FIRST) as dev:
         begun = await trigger(engine)
         await claim(dev, await register(dev))
     await go_away(engine, FIRST)
-    async with session(settings, FIRST) as again:
+    async with session(engine, FIRST) as again:
         assert await status(engine, begun) is RunStatus.CANCELED
         fresh = await trigger(engine)
         lease = await register(again)
@@ -147,11 +146,9 @@ async def test_who_comes_back_too_late_begins_anew(engine: Engine, settings: Set
         assert await left(engine) == (1, 0)  # what has ended is forgotten
 
 
-async def test_many_runs_are_canceled_bit_by_bit(
-    engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_many_runs_are_canceled_bit_by_bit(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dev_sessions, "_CHUNK", 3)
-    async with session(settings, FIRST) as dev:
+    async with session(engine, FIRST) as dev:
         begun = [await trigger(engine) for _ in range(8)]
         await claim(dev, await register(dev))
     await go_away(engine, FIRST)
@@ -167,8 +164,8 @@ async def test_a_worker_that_is_no_devs_notes_nothing(engine: Engine) -> None:
     assert await left(engine) == (0, 0)
 
 
-async def test_a_claim_with_a_concurrency_key_is_noted_too(engine: Engine, settings: Settings) -> None:
-    async with session(settings, FIRST) as dev:
+async def test_a_claim_with_a_concurrency_key_is_noted_too(engine: Engine) -> None:
+    async with session(engine, FIRST) as dev:
         run_id = await trigger(engine, concurrency_key="k")
         assert [run.id for run in await claim(dev, await register(dev))] == [run_id]
         assert await left(engine) == (1, 1)

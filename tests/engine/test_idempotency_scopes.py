@@ -20,7 +20,7 @@ from headrace.protocol.batches import CreateBatch
 from headrace.protocol.options import RunOptions
 from headrace.tasks import Retry, RunContext, entered_run
 from tests.engine.held import blocked, held_at, holding
-from tests.engine.helpers import claim, finish, register
+from tests.engine.helpers import claim, fetch_everywhere, finish, register
 from tests.invariants import assert_invariants, fetch_sql
 from tests.worker.helpers import await_end, execute, read_output, working
 from tests.worker.helpers import trigger as trigger_task
@@ -216,11 +216,15 @@ async def test_a_key_is_that_of_one_task_in_one_environment(engine: Engine) -> N
 async def test_a_key_holds_for_its_time(engine: Engine) -> None:
     first = await make(engine, "k", idempotency_key_ttl="1h")
     assert await trigger(engine, "k") == RunExists(first, cached=True)
-    await fetch_sql(engine, "UPDATE headrace.idempotency_keys SET expires_at = expires_at - interval '59 minutes'")
+    await fetch_everywhere(
+        engine, "UPDATE headrace.idempotency_keys SET expires_at = expires_at - interval '59 minutes'"
+    )
     assert await trigger(engine, "k", idempotency_key_ttl="9d") == RunExists(
         first, cached=True
     )  # the first word counts
-    await fetch_sql(engine, "UPDATE headrace.idempotency_keys SET expires_at = expires_at - interval '2 minutes'")
+    await fetch_everywhere(
+        engine, "UPDATE headrace.idempotency_keys SET expires_at = expires_at - interval '2 minutes'"
+    )
     assert isinstance(await trigger(engine, "k"), RunCreated)
     await assert_invariants(engine)
 
@@ -259,11 +263,14 @@ async def test_a_reset_frees_a_key_and_leaves_the_run(engine: Engine) -> None:
     claimed = [run for run in await claim(engine, lease) if run.id == first]
     await finish(engine, lease, claimed, "FAILED")
     assert await trigger(engine, "k") == RunExists(second, cached=True)
-    await fetch_sql(engine, "UPDATE headrace.idempotency_keys SET expires_at = now()")
+    await fetch_everywhere(engine, "UPDATE headrace.idempotency_keys SET expires_at = now()")
     assert not await idempotency.reset_key(engine, 1, "t", "k")
     await assert_invariants(engine)
 
 
+@pytest.mark.one_store(
+    "the points are of a claim and an insert in one transaction; over stores these are two, in test_foreign_keys"
+)
 async def test_a_reset_between_the_claim_of_a_key_and_the_commit_waits_or_finds_nothing(engine: Engine) -> None:
     """A trigger that holds a key is told of the run it stands for; the reset comes after it."""
     first = await make(engine, "k")

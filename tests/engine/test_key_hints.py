@@ -22,7 +22,10 @@ from headrace.store.store import Store
 from tests.invariants import fetch_sql
 from tests.processes import ServerProcess
 
-pytestmark = pytest.mark.anyio
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.one_store("keys are at home, and its hints are read there: no other store is asked"),
+]
 
 PATIENCE = 20.0
 

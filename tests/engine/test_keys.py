@@ -20,7 +20,7 @@ async def test_a_key_is_found_by_its_secret_which_is_nowhere_stored(engine: Engi
     found = await keys.find_key_environment(engine, made.secret)
     assert found is not None
     assert found.slug == "staging"
-    [row] = await fetch_sql(engine, "SELECT to_jsonb(k)::text AS text, secret_hash FROM headrace.api_keys AS k")
+    [row] = await fetch_sql(engine.home, "SELECT to_jsonb(k)::text AS text, secret_hash FROM headrace.api_keys AS k")
     body = made.secret.removeprefix("hr_staging_")
     assert body not in row["text"]
     assert body.encode() not in bytes(row["secret_hash"])

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.anyio
 async def read_times(engine: Engine, run_id: UUID) -> tuple[float | None, ...]:
     """Seconds from now until the run is ready, until its delay is over, and until which it may start."""
     [row] = await fetch_sql(
-        engine,
+        engine.at(run_id),
         "SELECT extract(epoch FROM ready_at - now())::float8 AS ready, extract(epoch FROM delayed_until - now())::float8 AS delay,"
         " extract(epoch FROM expires_at - now())::float8 AS expiry FROM headrace.runs WHERE id = $1",
         run_id,
