@@ -151,10 +151,12 @@ async def _find_readable(call: Call) -> BatchState:
     return batch
 
 
-async def _list_run_ids(call: Call, batch: BatchState) -> list[UUID]:
+async def _list_run_ids(call: Call, batch: BatchState) -> list[str]:
     if batch.accepted > MAX_LISTED_RUNS:
         return []
-    return await batches.list_batch_run_ids(call.engine, batch.environment_id, batch.id)
+    run_ids = await batches.list_batch_run_ids(call.engine, batch.environment_id, batch.id)
+    spelt = await runs.spell_run_ids(call.engine, batch.environment_id, run_ids)
+    return [spelt[run_id] for run_id in run_ids]
 
 
 def _read_page(call: Call) -> tuple[int, int | None]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from uuid import UUID
-
 import msgspec
 from msgspec import UNSET
 from starlette.requests import Request
@@ -49,9 +47,10 @@ async def replay_run(call: Call) -> Response:
         await offload.delete_objects(call.engine, [packet])
     match outcome:
         case RunCreated(made):
-            return _answer(call, made, is_cached=False)
+            return _answer(call, ids.format_run_id(made), is_cached=False)
         case RunExists(found, cached):
-            return _answer(call, found, is_cached=cached)
+            spelt = await runs.spell_run_ids(call.engine, call.environment_id, [found])
+            return _answer(call, spelt[found], is_cached=cached)
         case KeyConflict(message):
             return answer_conflict(message)
         case BatchRefused(status, message):
@@ -76,7 +75,6 @@ def _read_packet(run: RunView, asked: ReplayRun, most_metadata: int) -> Packet |
     return given
 
 
-def _answer(call: Call, made: UUID, *, is_cached: bool) -> Response:
-    run_id = ids.format_run_id(made)
+def _answer(call: Call, run_id: str, *, is_cached: bool) -> Response:
     headers = tokens.token_headers(call.caller.environment, [f"read:runs:{run_id}"])
     return answer_json(200, TriggerResponse(id=run_id, is_cached=is_cached), headers)

@@ -35,7 +35,7 @@ async def retrieve_result(call: Call) -> Response:
     if run.status in TERMINAL_RUN_STATUSES:
         return answer_json(200, await views.view_result(call, run))
     if waits:
-        return answer_json(202, {"id": ids.format_run_id(run.id), "status": run.status})
+        return answer_json(202, {"id": run.spelt, "status": run.status})
     return answer_error(404, "Run either doesn't exist or is not finished", {"x-should-retry": "false"})
 
 
@@ -60,7 +60,7 @@ async def list_runs(call: Call) -> Response:
     forbid_unless(call.caller.may("read", ("runs", None), *([("batch", batch)] if batch else [])))
     page = await listings.list_runs(call.engine, call.environment_id, wanted, after=after, before=before, limit=size)
     answer = RunList(
-        data=[views.view_run(run, call.caller.environment) for run in page.runs],
+        data=await views.view_runs(call, page.runs),
         pagination=Pagination(
             next=ids.format_run_id(page.older) if page.older else UNSET,
             previous=ids.format_run_id(page.newer) if page.newer else UNSET,

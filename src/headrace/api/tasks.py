@@ -71,7 +71,8 @@ async def trigger_task(call: Call) -> Response:
         case RunCreated(run_id):
             return _answer_triggered(call, ids.format_run_id(run_id), is_cached=False)
         case RunExists(run_id, cached):
-            return _answer_triggered(call, ids.format_run_id(run_id), is_cached=cached)
+            spelt = await runs.spell_run_ids(call.engine, call.environment_id, [run_id])
+            return _answer_triggered(call, spelt[run_id], is_cached=cached)
         case KeyConflict(message):
             return answer_conflict(message)
         case BatchRefused(status, message):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -23,6 +23,7 @@ from headrace.engine.outcomes import (
     Packet,
     RunView,
 )
+from headrace.engine.runs import spell_run_ids
 from headrace.engine.schedules import find_schedule
 from headrace.items import spell_duration
 from headrace.payloads import STORED_TYPE
@@ -41,7 +42,7 @@ def format_time(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def view_batch_v1(batch: BatchState, run_ids: Sequence[UUID], errors: Sequence[BatchItemError]) -> BatchV1:
+def view_batch_v1(batch: BatchState, run_ids: Sequence[str], errors: Sequence[BatchItemError]) -> BatchV1:
     """A batch as the older retrieval shows it."""
     processed = batch.processing_completed_at is not None
     return BatchV1(
@@ -50,7 +51,7 @@ def view_batch_v1(batch: BatchState, run_ids: Sequence[UUID], errors: Sequence[B
         created_at=format_time(batch.created_at),
         updated_at=format_time(batch.updated_at),
         run_count=batch.run_count,
-        runs=[ids.format_run_id(run_id) for run_id in run_ids],
+        runs=list(run_ids),
         progress=_view_progress(batch),
         idempotency_key=batch.idempotency_key or UNSET,
         successful_run_count=batch.accepted - batch.prefailed if processed else UNSET,
@@ -59,7 +60,7 @@ def view_batch_v1(batch: BatchState, run_ids: Sequence[UUID], errors: Sequence[B
     )
 
 
-def view_batch_v2(batch: BatchState, run_ids: Sequence[UUID], errors: Sequence[BatchItemError]) -> BatchV2:
+def view_batch_v2(batch: BatchState, run_ids: Sequence[str], errors: Sequence[BatchItemError]) -> BatchV2:
     """A batch as it is retrieved."""
     completed_at = _time_or_unset(batch.processing_completed_at)
     return BatchV2(
@@ -68,7 +69,7 @@ def view_batch_v2(batch: BatchState, run_ids: Sequence[UUID], errors: Sequence[B
         created_at=format_time(batch.created_at),
         updated_at=format_time(batch.updated_at),
         run_count=batch.run_count,
-        runs=[ids.format_run_id(run_id) for run_id in run_ids],
+        runs=list(run_ids),
         processing=BatchProcessing(errors=_view_errors(errors), completed_at=completed_at),
         progress=_view_progress(batch),
         idempotency_key=batch.idempotency_key or UNSET,
@@ -77,15 +78,16 @@ def view_batch_v2(batch: BatchState, run_ids: Sequence[UUID], errors: Sequence[B
     )
 
 
-def view_run(run: RunView, environment: Environment) -> RunListItem:
-    """A run as it is listed."""
-    return RunListItem(**_list_fields(run, environment))
+async def view_runs(call: Call, listed: Sequence[RunView]) -> list[RunListItem]:
+    """Runs as they are listed."""
+    spelt = await _spell_replayed(call, listed)
+    return [RunListItem(**_list_fields(run, call.caller.environment, spelt)) for run in listed]
 
 
 async def view_run_detail(call: Call, run: RunView, attempts: Sequence[AttemptView]) -> RunDetail:
     """A run as it is retrieved, with its payload and output as values."""
     return RunDetail(
-        **_list_fields(run, call.caller.environment),
+        **_list_fields(run, call.caller.environment, await _spell_replayed(call, [run])),
         trigger_function="batchTrigger" if run.batch_id else "trigger",
         attempts=[_view_attempt(run, attempt) for attempt in attempts],
         related_runs=RelatedRuns(parent={"id": ids.format_run_id(run.parent_run_id)} if run.parent_run_id else UNSET),
@@ -98,7 +100,7 @@ async def view_run_detail(call: Call, run: RunView, attempts: Sequence[AttemptVi
 
 async def view_result(call: Call, run: RunView, index: int | UnsetType = UNSET) -> RunResult:
     """How an ended run ended: its output as text, or its error."""
-    run_id = ids.format_run_id(run.id)
+    run_id = run.spelt
     if run.status is not RunStatus.COMPLETED:
         error = run.error or {"type": "STRING_ERROR", "raw": f"The run ended as {run.status}"}
         return RunResult(
@@ -139,13 +141,19 @@ async def _view_schedule(call: Call, run: RunView) -> dict[str, Any] | UnsetType
     }
 
 
-def _list_fields(run: RunView, environment: Environment) -> dict[str, Any]:
+async def _spell_replayed(call: Call, listed: Sequence[RunView]) -> dict[UUID, str]:
+    """The ids of the runs that these are replays of."""
+    replayed = [UUID(str(first)) for run in listed if (first := run.options.get("replayedFrom"))]
+    return await spell_run_ids(call.engine, call.environment_id, replayed)
+
+
+def _list_fields(run: RunView, environment: Environment, spelt: Mapping[UUID, str]) -> dict[str, Any]:
     status = run.status
     ttl: Any = run.options.get("ttl")
     key: Any = run.options.get("idempotencyKeyOptions") or {}
     replayed: Any = run.options.get("replayedFrom")
     return {
-        "id": ids.format_run_id(run.id),
+        "id": run.spelt,
         "status": str(status),
         "task_identifier": run.task,
         "created_at": format_time(run.created_at),
@@ -174,14 +182,14 @@ def _list_fields(run: RunView, environment: Environment) -> dict[str, Any]:
         "idempotency_key_scope": key.get("scope") or UNSET,
         "batch_id": ids.format_batch_id(run.batch_id) if run.batch_id else UNSET,
         "version": run.version or UNSET,
-        "replayed_from": ids.format_run_id(UUID(replayed)) if replayed else UNSET,
+        "replayed_from": spelt[UUID(replayed)] if replayed else UNSET,
     }
 
 
 def _view_attempt(run: RunView, attempt: AttemptView) -> RunAttempt:
     finished = format_time(attempt.finished_at)
     return RunAttempt(
-        id=f"attempt_{ids.format_run_id(run.id).removeprefix('run_')}_{attempt.number}",
+        id=f"attempt_{run.spelt.removeprefix('run_')}_{attempt.number}",
         number=attempt.number,
         status=str(attempt.status),
         created_at=format_time(attempt.started_at) if attempt.started_at else finished,

@@ -63,6 +63,7 @@ _COMMANDS: Final = {
     "version": ("headrace.cli.version:version_app", "List and promote the versions of the code that workers brought."),
     "environment": ("headrace.cli.environment:environment_app", "List, pause and limit environments."),
     "stores": ("headrace.cli.stores:stores_app", "List, add, drain and remove the databases that runs live in."),
+    "import": ("headrace.cli.imports:import_", "Import runs of another installation that have ended."),
     "bench": ("headrace.cli.bench:bench", "Measure headrace on this machine."),
     "demo": ("headrace.cli.demo:demo", "Count what is in Python's standard library, one run a file."),
     "doctor": ("headrace.cli.doctor:doctor", "Look at this installation and say what is wrong with it."),

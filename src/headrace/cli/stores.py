@@ -21,13 +21,15 @@ from headrace.durations import parse_duration
 from headrace.engine import moves, upkeep
 from headrace.engine.engine import Engine
 from headrace.engine.notices import STORES_CHANNEL
-from headrace.engine.registry import add_store, change_store, list_stores, name_new_stores, name_stores
+from headrace.engine.registry import add_store, change_store, declare_legacy, list_stores, name_new_stores, name_stores
 from headrace.engine.upkeep import COUNTED, Holding, MeasuredStore
+from headrace.errors import ConfigurationError
 from headrace.ids import HOME_STORE, parse_batch_id, parse_run_id, parse_token_id
 from headrace.store.checks import Examined, NamedStore, Problem, StoreFacts, examine_stores
 from headrace.store.migrate import migrate_database
-from headrace.store.places import describe_place
+from headrace.store.places import describe_failure, describe_place
 from headrace.store.router import StoreRecord
+from headrace.store.store import DATABASE_ERRORS
 
 stores_app: Final = App(name="stores", help="List, add, drain and remove the databases that runs live in.")
 
@@ -60,7 +62,7 @@ def list_(*, database_url: DatabaseUrl = None, json: Json = False) -> None:
                 one.record.name,
                 one.record.key,
                 describe_place(one.record.url) if one.record.url else None,
-                _spell_state(one.record),
+                f"{_spell_state(one.record)}{', legacy' if one.record.legacy else ''}",
                 f"{one.record.weight:g}",
                 shares.get(one.record.key),
                 _count(one.holding.open_runs) if one.holding else None,
@@ -171,7 +173,10 @@ def drain(
 
     async def run(engine: Engine) -> tuple[MeasuredStore, list[StoreRecord]]:
         _find(await list_stores(engine), name)
-        await change_store(engine, name, state="active" if undo else "draining")
+        if undo:
+            await upkeep.undo_drain(engine, name)
+        else:
+            await change_store(engine, name, state="draining")
         await _tell_processes(engine)
         while True:
             found = await upkeep.measure_stores(engine)
@@ -232,6 +237,7 @@ def move(
             {"id": one.unit.spelt, "kind": one.unit.kind, "from": one.source, "why": one.why} for one in tally.first
         ]
         print_json({"to": to, "moved": tally.moved, "heldUp": tally.held_up, "first": waiting})
+        _refuse_broken(tally)
         return
     out.print(f"{tally.moved} trees were moved to {to}.", markup=False)
     if tally.held_up:
@@ -239,6 +245,7 @@ def move(
         print_table(
             ["tree", "from", "can't go yet, because"], [[one.unit.spelt, one.source, one.why] for one in tally.first]
         )
+    _refuse_broken(tally)
 
 
 @stores_app.command
@@ -265,10 +272,10 @@ def remove(name: Name, /, *, database_url: DatabaseUrl = None, json: Json = Fals
                 f"{name} --to STORE`; messages to other stores go by themselves. It was left as it was.",
                 FAILED,
             )
-        case upkeep.OnTheWay(trees):
+        case upkeep.OnTheWay(trees, mail):
             raise CommandError(
-                f"{trees} trees of other stores are being moved to {name}. Wait until they are there, or move them elsewhere; "
-                "then move all from it.",
+                f"{trees} trees of other stores are being moved to {name}, and {mail} runs of schedules are to be made there. Wait "
+                "until they are there, or move the trees elsewhere; then move all from it.",
                 FAILED,
             )
         case upkeep.Removed():
@@ -277,6 +284,25 @@ def remove(name: Name, /, *, database_url: DatabaseUrl = None, json: Json = Fals
         print_json({"name": name, "state": "removed"})
     else:
         out.print(f"Store {name} is removed. Nothing of headrace is in its database any more; drop it.", markup=False)
+
+
+@stores_app.command
+def legacy(name: Name, /, *, database_url: DatabaseUrl = None, json: Json = False) -> None:
+    """Say which store runs of another installation are imported to. Without it that is home; after an import it stays."""
+
+    async def run(engine: Engine) -> None:
+        _find(await list_stores(engine), name)
+        try:
+            await declare_legacy(engine, name)
+        except ConfigurationError as error:
+            raise CommandError(str(error), FAILED) from None
+        await _tell_processes(engine)
+
+    use_engine(database_url, run)
+    if json:
+        print_json({"name": name, "legacy": True})
+    else:
+        out.print(f"Runs are imported to {name} from now on.", markup=False)
 
 
 @stores_app.command
@@ -303,6 +329,8 @@ class _Tally:
     moved: int = 0
     held_up: int = 0
     first: list[moves.MoveHeldUp] = field(default_factory=list[moves.MoveHeldUp])
+    broken: list[str] = field(default_factory=list[str])
+    """What did not answer, in words."""
 
     def add(self, outcome: moves.MoveOutcome) -> None:
         """Counts one."""
@@ -331,7 +359,10 @@ async def _move_tree(engine: Engine, spelt: str, to: str) -> _Tally:
     if value is None:
         raise CommandError(f"{spelt!r} is the id of no run, batch or token.", USAGE)
     await _check_places(engine, None, to)
-    outcome = await moves.move_tree(engine, value, to)
+    try:
+        outcome = await moves.move_tree(engine, value, to)
+    except DATABASE_ERRORS as error:
+        return _Tally(broken=[f"Moving {spelt} to {to} broke off: {describe_failure(error, '')}."])
     if isinstance(outcome, moves.NothingToMove) and not outcome.is_there:
         raise CommandError(f"There is no {spelt} in any store.", NOT_FOUND)
     tally = _Tally()
@@ -348,10 +379,19 @@ async def _move_all(engine: Engine, source: str | None, to: str, before: datetim
     ) as bar:
         task = bar.add_task("", total=None)
         for name in names:
-            async for outcome in moves.move_all(engine, name, to, before=before):
-                tally.add(outcome)
-                bar.advance(task)
+            try:
+                async for outcome in moves.move_all(engine, name, to, before=before):
+                    tally.add(outcome)
+                    bar.advance(task)
+            except DATABASE_ERRORS as error:
+                tally.broken.append(f"Moving from {name} to {to} broke off: {describe_failure(error, '')}.")
     return tally
+
+
+def _refuse_broken(tally: _Tally) -> None:
+    if tally.broken:
+        todo = "Nothing is lost: do it again when both answer; `headrace stores list` shows which does not."
+        raise CommandError("\n".join([*tally.broken, todo]), UNREACHABLE)
 
 
 def _check_weight(weight: float) -> None:
@@ -450,6 +490,7 @@ def _spell(one: MeasuredStore) -> dict[str, Any]:
         "weight": record.weight,
         "takesRoots": record.takes_roots,
         "opensIn": record.opens_in,
+        "legacy": record.legacy,
     }
     if one.holding is not None:
         return {**fields, "openRuns": one.holding.open_runs, "counted": COUNTED, "failure": None}

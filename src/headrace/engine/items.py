@@ -39,6 +39,8 @@ class Origin(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
     schedule_id: UUID | None = None
     replayed_from: UUID | None = None
+    foreign_id: str | None = None
+    """Of a run that was imported (``headrace.engine.imports``): the id that it came with."""
 
 
 def insert_items(

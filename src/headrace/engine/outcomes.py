@@ -15,6 +15,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from headrace.engine.lanes import LaneKind, LaneName
+from headrace.ids import format_run_id
 from headrace.protocol.options import RunOptions
 from headrace.protocol.statuses import BatchStatus, RunStatus
 
@@ -246,6 +247,12 @@ class RunView:
     traceparent: str | None
     version: str | None = None
     """Of the code that had it last, or that it is locked to."""
+
+    @property
+    def spelt(self) -> str:
+        """Its id, as it stands on the wire: of an imported run the one that it came with."""
+        foreign = self.options.get("foreignId")
+        return foreign if isinstance(foreign, str) else format_run_id(self.id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -10,7 +11,7 @@ from uuid import UUID
 from headrace.engine.debounces import Asked, join_runs, read_window
 from headrace.engine.engine import Engine
 from headrace.engine.foreign_keys import reserve_keys
-from headrace.engine.forwards import ask_owner
+from headrace.engine.forwards import ask_owner, ask_owners
 from headrace.engine.idempotency import (
     REQUEST_SCOPE,
     KeyClaim,
@@ -37,7 +38,7 @@ from headrace.engine.outcomes import (
 )
 from headrace.engine.rows import read_json, read_run
 from headrace.engine.waiting import await_end
-from headrace.ids import mint_run_id
+from headrace.ids import format_run_id, is_foreign, mint_run_id
 from headrace.protocol.options import RunOptions
 from headrace.protocol.statuses import RunStatus
 from headrace.settings import Settings
@@ -276,6 +277,21 @@ async def find_run(engine: Engine, environment_id: int, run_id: UUID) -> RunView
         engine, run_id, lambda owner: owner.store.fetch("find_run", environment_id, run_id), operator.not_
     )
     return read_run(rows[0]) if rows else None
+
+
+async def spell_run_ids(engine: Engine, environment_id: int, run_ids: Iterable[UUID]) -> dict[UUID, str]:
+    """Ids as they stand on the wire, without their runs. Those of imported runs are looked up; others cost nothing."""
+    spelt = {run_id: format_run_id(run_id) for run_id in run_ids}
+    foreign = [run_id for run_id in spelt if is_foreign(run_id)]
+
+    async def ask(owner: Engine, some: list[UUID]) -> list[UUID]:
+        rows = await owner.store.fetch("find_foreign_ids", environment_id, some)
+        spelt.update({row["id"]: row["text"] for row in rows if row["text"] is not None})
+        return [row["id"] for row in rows]
+
+    if foreign:
+        await ask_owners(engine, foreign, ask)
+    return spelt
 
 
 async def await_run(engine: Engine, environment_id: int, run_id: UUID, timeout: float) -> RunView | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from headrace.protocol.statuses import BatchStatus, RunStatus
+from headrace.protocol.statuses import TERMINAL_RUN_STATUSES, BatchStatus, RunStatus
 from headrace.protocol.tokens import TokenStatus
 
 RUN_STATUSES: Final = {
@@ -64,6 +64,12 @@ _ENDED = (BatchStatus.COMPLETED, BatchStatus.PARTIAL_FAILED, BatchStatus.ABORTED
 RUN_TRANSITIONS: Final = (
     Transition((), (RunStatus.QUEUED,), "a trigger, an item, a child, a tick of a schedule, a replay", _INSERTS),
     Transition((), (RunStatus.SYSTEM_FAILURE,), "it failed at creation", ("insert_items",)),
+    Transition(
+        (),
+        tuple(status for status in RUN_STATUSES if status in TERMINAL_RUN_STATUSES),
+        "an import: it ended so in another installation",
+        ("import_runs",),
+    ),
     Transition(
         (RunStatus.QUEUED,),
         (RunStatus.EXECUTING,),
