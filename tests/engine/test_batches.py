@@ -26,7 +26,7 @@ from headrace.engine.outcomes import (
 from headrace.protocol.batches import CreateBatch
 from headrace.protocol.options import RunOptions
 from headrace.protocol.statuses import BatchStatus, RunStatus
-from tests.engine.helpers import claim, finish, look, make_items, open_batch, register
+from tests.engine.helpers import claim, fetch_everywhere, finish, look, make_items, open_batch, register
 from tests.invariants import assert_invariants, fetch_sql
 
 pytestmark = pytest.mark.anyio
@@ -350,7 +350,7 @@ async def test_fault_11_and_12_creating_is_safe_to_repeat(engine: Engine) -> Non
 async def test_a_key_whose_time_is_over_makes_a_new_batch(engine: Engine) -> None:
     request = CreateBatch(run_count=2, idempotency_key="monday", idempotency_key_ttl="1h")
     first = await open_batch(engine, 2, idempotency_key="monday", idempotency_key_ttl="1h")
-    await fetch_sql(engine, "UPDATE headrace.idempotency_keys SET expires_at = now() - interval '1 second'")
+    await fetch_everywhere(engine, "UPDATE headrace.idempotency_keys SET expires_at = now() - interval '1 second'")
     second = await open_batch(engine, 2, idempotency_key="monday", idempotency_key_ttl="1h")
     assert first.id != second.id
     assert isinstance(await batches.create_batch(engine, 1, request), BatchExists)
