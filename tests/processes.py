@@ -96,7 +96,7 @@ class ServerProcess:
                 self.kill()
 
 
-def wait_until(condition, what: str, seconds: float = 30.0) -> None:  # pyright: ignore
+def wait_until(condition, what: str, seconds: float = 60.0) -> None:  # pyright: ignore
     """Waits for a condition, looking often; fails in words where it does not come true."""
     deadline = time.monotonic() + seconds
     while not condition():

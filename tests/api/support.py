@@ -81,7 +81,7 @@ async def count_runs(engine: Engine, batch_id: str) -> int:
     return len(rows)
 
 
-async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 10) -> Any:
+async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 30) -> Any:
     """What ``condition`` gives once it is true; fails if it never is."""
     deadline = time.monotonic() + seconds
     while not (value := await condition()):

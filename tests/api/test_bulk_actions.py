@@ -214,9 +214,9 @@ async def test_clients(client: httpx2.AsyncClient, server: RunningServer, engine
     runs = [await trigger(client, tags=["x"]) for _ in range(3)]
     async with AsyncClient(server.url, api_key=server.key) as sdk:
         action_id = await sdk.bulk_cancel(tag="x", status="QUEUED,PENDING_VERSION", name="n")
-        action = await sdk.await_bulk_action(action_id, timeout="20s")
+        action = await sdk.await_bulk_action(action_id, timeout="60s")
         assert (action["status"], action["counts"]["success"], action["name"]) == ("COMPLETED", 3, "n")
-        replayed = await sdk.await_bulk_action(await sdk.bulk_replay(runs[:1]), timeout="20s")
+        replayed = await sdk.await_bulk_action(await sdk.bulk_replay(runs[:1]), timeout="60s")
         assert replayed["counts"]["success"] == 1
         listed = await sdk.list_bulk_actions(limit=1)
         assert [one["id"] for one in listed["data"]] == [replayed["id"]]

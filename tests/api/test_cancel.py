@@ -83,7 +83,7 @@ async def test_clients_and_the_command(client: httpx2.AsyncClient, server: Runni
         handle = await sdk.trigger("t", 1)
         await handle.cancel()
         with pytest.raises(RunFailedError) as caught:
-            await handle.result(timeout=5)
+            await handle.result(timeout=30)
         assert caught.value.status == "CANCELED"
         other = await sdk.trigger("t", 2)
     env = clean_environment(api_url=server.url, api_key=server.key)

@@ -32,10 +32,10 @@ async def test_a_delayed_run_is_answered_as_it_is_then(client: httpx2.AsyncClien
     run = answer.json()
     assert run == (await client.get(f"/api/v3/runs/{run_id}")).json()
     assert (run["id"], run["status"], run["isQueued"]) == (run_id, "DELAYED", True)
-    assert seconds_ahead(run) == pytest.approx(7200, abs=10)
+    assert seconds_ahead(run) == pytest.approx(7200, abs=60)
     moment = datetime.now(UTC) + timedelta(days=1)
     answer = await client.post(f"/api/v1/runs/{run_id}/reschedule", json={"delay": moment.isoformat()})
-    assert seconds_ahead(answer.json()) == pytest.approx(86_400, abs=10)
+    assert seconds_ahead(answer.json()) == pytest.approx(86_400, abs=60)
     answer = await client.post(f"/api/v1/runs/{run_id}/reschedule", json={"delay": "0s"})
     assert (answer.status_code, answer.json()["status"]) == (200, "QUEUED")
 
@@ -89,8 +89,8 @@ async def test_a_public_token_needs_to_write_that_run(client: httpx2.AsyncClient
 async def test_clients_and_the_command(server: RunningServer) -> None:
     async with AsyncClient(server.url, api_key=server.key) as sdk:
         handle = await sdk.trigger("t", 1, delay=datetime.now(UTC) + timedelta(hours=1))
-        assert seconds_ahead(await handle.reschedule(timedelta(hours=2))) == pytest.approx(7200, abs=10)
-        assert seconds_ahead(await sdk.reschedule_run(handle.id, "3h")) == pytest.approx(10_800, abs=10)
+        assert seconds_ahead(await handle.reschedule(timedelta(hours=2))) == pytest.approx(7200, abs=60)
+        assert seconds_ahead(await sdk.reschedule_run(handle.id, "3h")) == pytest.approx(10_800, abs=60)
         with pytest.raises(ConfigurationError, match="delay"):
             await handle.reschedule("soon")
         with pytest.raises(ApiError) as caught:

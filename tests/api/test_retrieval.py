@@ -205,13 +205,13 @@ async def test_a_large_output_comes_inline(client: httpx2.AsyncClient, engine: E
 
 async def test_a_long_poll_answers_when_the_batch_ends(client: httpx2.AsyncClient, engine: Engine) -> None:
     batch_id = await fill(client, 3)
-    polling = asyncio.create_task(client.get(f"/api/v2/batches/{batch_id}?wait=20"))
+    polling = asyncio.create_task(client.get(f"/api/v2/batches/{batch_id}?wait=60"))
     started = time.perf_counter()
     await asyncio.sleep(0.1)  # the poll is to be waiting; nothing depends on it having begun
     assert not polling.done()
     await finish_all(engine)
     assert (await polling).json()["status"] == "COMPLETED"
-    assert time.perf_counter() - started < 10
+    assert time.perf_counter() - started < 40
 
 
 async def test_a_long_poll_ends_with_its_time(client: httpx2.AsyncClient) -> None:
@@ -229,7 +229,7 @@ async def test_an_ended_batch_answers_a_long_poll_at_once(client: httpx2.AsyncCl
     await force(engine, batch_id, "status = 'ABORTED', completed_at = now()")
     started = time.perf_counter()
     assert (await client.get(f"/api/v2/batches/{batch_id}?wait=30")).json()["status"] == "ABORTED"
-    assert time.perf_counter() - started < 5
+    assert time.perf_counter() - started < 20
 
 
 async def test_a_large_batch_lists_no_runs(client: httpx2.AsyncClient, engine: Engine) -> None:

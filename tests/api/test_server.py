@@ -55,7 +55,7 @@ async def server_process(settings: Settings) -> AsyncGenerator[tuple[asyncio.sub
     )
     assert process.stdout is not None
     try:
-        url = (await asyncio.wait_for(process.stdout.readline(), 30)).decode().strip()
+        url = (await asyncio.wait_for(process.stdout.readline(), 60)).decode().strip()
         assert url.startswith("http://127.0.0.1:")
         yield process, RunningServer(settings, url)
     finally:
@@ -80,12 +80,12 @@ async def test_sigterm_drains(settings: Settings, engine: Engine) -> None:
         started = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert (await polling).json()["status"] == "PENDING"
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 20
         await until(lambda: _refuses(server))
         await raw.send(lines([1]))
         status, headers, body = await raw.end()
         assert (status, body["sealed"], headers["connection"]) == (200, True, "close")
-        assert await asyncio.wait_for(process.wait(), 10) == 0
+        assert await asyncio.wait_for(process.wait(), 30) == 0
 
 
 async def test_a_drain_has_an_end(settings: Settings, engine: Engine) -> None:
@@ -99,7 +99,7 @@ async def test_a_drain_has_an_end(settings: Settings, engine: Engine) -> None:
         status, headers, body = await raw.read_response()
         assert (status, body) == (503, {"error": "The server is shutting down"})
         assert headers["x-should-retry"] == "true"
-        assert await asyncio.wait_for(process.wait(), 10) == 0
+        assert await asyncio.wait_for(process.wait(), 30) == 0
     assert await count_runs(engine, batch_id) == 1
 
 
@@ -115,7 +115,7 @@ async def test_a_second_signal_ends_at_once(settings: Settings, engine: Engine) 
         process.send_signal(signal.SIGTERM)
         await until(lambda: _refuses(server))
         process.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(process.wait(), 10)
+        await asyncio.wait_for(process.wait(), 30)
         await raw.close()
 
 

@@ -54,7 +54,7 @@ async def wait_for_connections_to_end(engine: Engine) -> None:
             for row in await connection.fetch("SELECT pid FROM pg_stat_activity WHERE datname = current_database()")
         }
         assert own
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while await connection.fetchval(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'"
                 " OR (datname = current_database() AND wait_event_type = 'Lock')"

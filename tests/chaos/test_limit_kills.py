@@ -73,7 +73,7 @@ class Child:
         """Lets it go on, if it can, and gives what it has to say."""
         if self.process.returncode is None:
             self.process.send_signal(signal.SIGCONT)
-        said, _ = self.process.communicate(timeout=20)
+        said, _ = self.process.communicate(timeout=60)
         return said
 
 

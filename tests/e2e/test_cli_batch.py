@@ -133,7 +133,7 @@ def test_an_interrupt_ends_a_wait_with_its_code(env, tmp_path: Path, database_ur
         )
         started = time.monotonic()
         assert run.end() == 130
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 30
         assert run.stderr == ["interrupted"]
 
 

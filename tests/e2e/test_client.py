@@ -80,18 +80,18 @@ def check_invariants(url: str) -> None:
 @pytest.mark.usefixtures("worker")
 def test_a_run_gives_its_result_as_the_annotation_says(client: Client):
     handle = client.trigger(resize, IMAGE, tags=["a"])
-    assert handle.result(timeout=20) == Thumb("http://x/thumb", IMAGE.taken, 1)
+    assert handle.result(timeout=60) == Thumb("http://x/thumb", IMAGE.taken, 1)
     assert handle.status() == "COMPLETED"
     assert handle.retrieve()["tags"] == ["a"]
     assert client.run(handle.id, resize).result() == handle.result()
-    assert client.trigger(idle).result(timeout=20) == "idle"
-    assert client.trigger("e2e-double", 4).result(timeout=20) == 8
+    assert client.trigger(idle).result(timeout=60) == "idle"
+    assert client.trigger("e2e-double", 4).result(timeout=60) == 8
 
 
 @pytest.mark.usefixtures("worker")
 def test_a_run_that_fails_raises_its_error(client: Client):
     with pytest.raises(RunFailedError, match="ValueError: no good") as raised:
-        client.trigger(fail, "no good").result(timeout=20)
+        client.trigger(fail, "no good").result(timeout=60)
     assert raised.value.status == "FAILED"
     assert raised.value.error is not None
     assert "raise ValueError(text)" in str(raised.value.error["stackTrace"])
@@ -137,7 +137,7 @@ def test_a_list_is_a_batch_with_results_in_order(client: Client, settings: Setti
     batch = client.batch_trigger(double, [*range(50)])
     assert batch.run_count == 50
     assert [outcome.unwrap() for outcome in batch.results()] == [number * 2 for number in range(50)]
-    assert batch.wait(timeout=20)["status"] == "COMPLETED"
+    assert batch.wait(timeout=60)["status"] == "COMPLETED"
     assert batch.retrieve()["progress"]["succeeded"] == 50
     check_invariants(settings.database_url)
 
@@ -257,7 +257,7 @@ def test_a_stream_that_fails_leaves_nothing_running_where_runs_start_at_the_seal
         handle = client.batch(format_batch_id(row["id"]), double)
         with pytest.raises(BatchTriggerError, match="never sealed"):
             list(getattr(handle, way)())
-        assert handle.wait(timeout=5)["status"] == "ABORTED"
+        assert handle.wait(timeout=30)["status"] == "ABORTED"
         started = "SELECT count(*) AS n FROM headrace.runs WHERE started_at IS NOT NULL"
         assert execute_sql(settings.database_url, started)[0]["n"] == 0
 
@@ -321,17 +321,17 @@ def test_the_async_client_does_the_same(server: RunningServer, settings: Setting
     async def use() -> None:
         async with AsyncClient(server.url, api_key=server.key) as client:
             handle = await client.trigger(resize, IMAGE)
-            assert await handle.result(timeout=20) == Thumb("http://x/thumb", IMAGE.taken, 1)
+            assert await handle.result(timeout=60) == Thumb("http://x/thumb", IMAGE.taken, 1)
             assert await handle.status() == "COMPLETED"
             with pytest.raises(RunFailedError):
-                await (await client.trigger(fail, "x")).result(timeout=20)
+                await (await client.trigger(fail, "x")).result(timeout=60)
             small = await client.batch_trigger(double, [1, 2, 3])
             assert [outcome.unwrap() async for outcome in small.results()] == [2, 4, 6]
             batch = await client.batch_trigger(double, numbers())
             assert batch.run_count == 21_000
             outcomes = [outcome async for outcome in batch.as_completed()]
             assert sorted(outcome.index for outcome in outcomes) == [*range(21_000)]
-            assert (await batch.wait(timeout=20))["status"] == "COMPLETED"
+            assert (await batch.wait(timeout=60))["status"] == "COMPLETED"
             assert (await client.retrieve_batch(batch.id))["runCount"] == 21_000
             assert len((await client.list_runs(limit=5, batch=small.id))["data"]) == 3
             with pytest.raises(BatchTriggerError, match="exceeds"):

@@ -59,7 +59,7 @@ def test_a_batch_is_made_whole_and_its_results_come_in_order(client: Client, set
         case _:
             pytest.fail(str(outcomes))
     assert [client.retrieve_run(outcomes[index].run_id)["tags"] for index in (0, 3)] == [["a"], ["b"]]
-    ended = batch.wait(timeout=20)
+    ended = batch.wait(timeout=60)
     assert (ended["status"], ended["progress"]) == (
         "COMPLETED",
         {"accepted": 4, "settled": 4, "succeeded": 3, "failed": 1},

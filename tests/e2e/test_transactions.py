@@ -380,4 +380,4 @@ def test_a_run_of_a_transaction_is_executed(client: Client, url: str, settings: 
     with running_worker(settings, *ALL):
         with psycopg.connect(url) as connection:
             handle = client.trigger(double, 4, connection=connection)
-        assert handle.result(timeout=20) == 8
+        assert handle.result(timeout=60) == 8

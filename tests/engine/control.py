@@ -14,7 +14,7 @@ from headrace.queues import Queue
 from tests.fleet import run_sql, with_name
 from tests.invariants import fetch_sql
 
-PATIENCE = 20.0
+PATIENCE = 30.0
 
 _STATE = """
 SELECT 'environment ' || id AS what, (to_jsonb(e) - 'created_at')::text AS said FROM headrace.environments AS e

@@ -13,7 +13,7 @@ from headrace.store.statements import Plan, Statement
 from headrace.store.store import Store
 from tests.invariants import fetch_sql
 
-PATIENCE = 20.0
+PATIENCE = 30.0
 
 
 @dataclass

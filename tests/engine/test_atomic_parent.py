@@ -319,7 +319,7 @@ async def test_progress_waits_for_nobody_and_touches_no_index(engine: Engine) ->
     before = await fetch_sql(engine, links)
     async with engine.store.connect() as connection, connection.transaction():
         assert await connection.fetch(load_sql("lock_batch"), 1, parent.id)
-        async with asyncio.timeout(5):  # the parent's row is held meanwhile
+        async with asyncio.timeout(30):  # the parent's row is held meanwhile
             held = await engine.store.fetch("lock_own_run", 1, run.id, run.attempt, lease.worker_id)
             [row] = await engine.store.fetch("set_metadata", 1, run.id, '{"done": 1}', None)
     assert held

@@ -75,7 +75,7 @@ async def run_all_at_once(engine: Engine, plans: Sequence[Plan[Any]]) -> list[An
 async def stays_blocked(work: Coroutine[Any, Any, Any], watcher: Engine) -> asyncio.Task[Any]:
     """Starts ``work`` and returns once PostgreSQL says that somebody waits for a lock."""
     task = asyncio.create_task(work)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not await fetch_sql(watcher, "SELECT FROM pg_locks WHERE NOT granted"):
             assert not task.done()
             await asyncio.sleep(0.01)

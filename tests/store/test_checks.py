@@ -257,7 +257,7 @@ async def test_a_store_that_is_frozen_holds_a_start_up_no_longer_than_it_may(fle
     with running_old_postgres() as server:
         server.freeze()
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 assert await fleet.find(fleet.home, NamedStore("s2", server.url, "2"), patience=0.3) == [
                     ("s2", "unreachable", "warn")
                 ]

@@ -155,7 +155,7 @@ async def test_an_on_cancel_hook_may_take_time_and_use_timeouts_of_its_own(engin
 
     @cleaning.on_cancel
     async def clean(event: Event) -> None:
-        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
             group.create_task(asyncio.sleep(0.05))
         log.write_text("begun\ncleaned\n")
 

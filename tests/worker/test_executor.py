@@ -223,4 +223,4 @@ async def test_a_hint_starts_a_run_long_before_the_next_poll(engine: Engine) -> 
         for number in range(5):
             run = await execute(engine, jobs.add, {"x": number})
             assert run.started_at is not None
-            assert (run.started_at - run.created_at).total_seconds() < 5
+            assert (run.started_at - run.created_at).total_seconds() < 30  # the poll is a minute away
