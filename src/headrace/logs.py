@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 import structlog
@@ -58,6 +59,13 @@ def add_context(context: Context) -> None:
     """From now on every line carries the fields that ``context()`` gives where it is written; a line's own go first."""
     if context not in _contexts:
         _contexts.append(context)
+
+
+@contextmanager
+def of_store(name: str) -> Generator[None]:
+    """Lines that are logged within it, and by the tasks that are begun there, carry ``store=name`` unless they say another."""
+    with structlog.contextvars.bound_contextvars(store=name):
+        yield
 
 
 def _add_contexts(_logger: Any, _method: str, event: EventDict) -> EventDict:

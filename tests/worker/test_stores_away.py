@@ -144,6 +144,8 @@ async def test_the_others_work_on_and_its_runs_finish_when_it_is_back(
         assert read_output(await await_end(home, late)) == 11
         assert worker.process is not None
         assert worker.process.poll() is None
+        told = [line.get("store") for line in worker.logged("lease not renewed, trying again")]
+        assert (set(told), how) in [({"s1"}, "killed"), ({"s1"}, "frozen"), (set(), "frozen")]
         assert {(await other.store.fetch("find_run", 1, run_id))[0]["status"] for run_id in waiting} == {"QUEUED"}
     await assert_invariants(home)
     await assert_invariants(other)

@@ -18,7 +18,7 @@ from headrace.engine.notices import CONTROL_CHANNEL, STORES_CHANNEL, Notices
 from headrace.engine.registry import declare_legacy, ensure_stores, load_records, name_stores, read_listen_urls
 from headrace.errors import ConfigurationError
 from headrace.ids import HOME_STORE
-from headrace.logs import get_logger
+from headrace.logs import get_logger, of_store
 from headrace.payloads import Payloads
 from headrace.settings import Settings
 from headrace.store.checks import examine_stores, expect_store, refuse_problems
@@ -227,7 +227,8 @@ class Engine:
             known=self.stores,
         )
         if self.listens:
-            opened.notices.start_listening()
+            with of_store(record.name):
+                opened.notices.start_listening()
         return opened
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from typing import Any, Final
 
 from headrace.engine.engine import Engine
-from headrace.logs import get_logger
+from headrace.logs import get_logger, of_store
 
 _PAUSE: Final = 1.0
 
@@ -29,7 +30,8 @@ async def do_everywhere(
             present = stores.all()
             for one in present:
                 if one not in jobs:
-                    jobs[one] = asyncio.create_task(_do_at(one, work, pause))
+                    with of_store(one.name) if one is not engine.home else nullcontext():
+                        jobs[one] = asyncio.create_task(_do_at(one, work, pause))
             for one in [one for one in jobs if one not in present]:
                 jobs.pop(one).cancel()
             await changed.wait()

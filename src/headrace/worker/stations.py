@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from headrace.engine.engine import Engine
 from headrace.errors import ConfigurationError
-from headrace.logs import get_logger
+from headrace.logs import get_logger, of_store
 from headrace.store.store import DATABASE_ERRORS
 from headrace.timeouts import happens_within
 from headrace.worker.post import Post
@@ -68,7 +68,8 @@ class Stations:
                 for engine in present:
                     if engine not in jobs:
                         station = self._stations[engine] = Station(engine, self._make_post)
-                        jobs[engine] = asyncio.create_task(station.run())
+                        with of_store(engine.name):
+                            jobs[engine] = asyncio.create_task(station.run())
                 for engine in [
                     one for one in jobs if one not in present
                 ]:  # it has nothing left, or is another database now
