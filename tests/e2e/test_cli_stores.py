@@ -353,6 +353,10 @@ def test_one_store_down_hides_no_other(command: Command, make_url: Callable[...,
     assert "sekret" not in said
     assert tell(command, "stores", "list")[1]["failure"]
     assert command("stores", "check")[0] == 1
+    code, _, wrong = command("stores", "move", "--all-from", "s1", "--to", "home")
+    assert (code, "Moving from s1 to home broke off" in wrong, "sekret" in wrong) == (3, True, False)
+    code, _, wrong = command("stores", "move", "--root", format_run_id(mint_run_id("1")), "--to", "home")
+    assert (code, "to home broke off" in wrong) == (3, True)
     assert command("stores", "remove", "s1")[0] == 1
     assert command("stores", "drain", "s1")[0] == 0
     assert command("stores", "remove", "s1")[0] == 3
