@@ -18,11 +18,12 @@ import pytest
 
 from headrace.engine import arrivals, moves, sweeps
 from headrace.engine.engine import Engine
-from headrace.engine.moves import TreeMoved
+from headrace.engine.moves import MoveHeldUp, TreeMoved
 from headrace.store.statements import Plan
 from headrace.store.store import Store
 from tests.chaos.test_crash_points import wait_for_connections_to_end
-from tests.engine.trees import Fleet, Tree
+from tests.engine.helpers import claim, finish
+from tests.engine.trees import Fleet, Tree, child
 from tests.invariants import fetch_sql
 from tests.nursery import run_forked
 
@@ -30,6 +31,7 @@ pytestmark = pytest.mark.anyio
 
 ROOT = Path(__file__).parent.parent.parent
 STATE = "waiting for a batch"
+PARKED = "SELECT FROM headrace.runs WHERE parked IS NOT NULL"
 
 
 @pytest.fixture
@@ -137,3 +139,35 @@ async def test_many_move_one_tree_at_once(stores: Fleet) -> None:
     assert await stores.where(tree.members) == {"s2"}
     assert await stores.read_rows() == before
     await stores.assert_sound()
+
+
+async def test_whoever_parks_a_tree_is_killed_after_any_statement(stores: Fleet) -> None:
+    """What is parked goes on: where the tree lands, or where it is if it can't leave. Each of its runs ends once."""
+    s1, lease = stores.s1, stores.leases["s1"]
+    parks = ("committed:hold_up_move", "after:park_tree", "after:park_runs", "committed:park_runs")
+    for point in (*parks, "committed:let_tree_go"):
+        tree = await Tree.grow(stores, "executing")
+        parent = tree.parent
+        assert parent is not None
+        children = [child(s1, awaited=False) for _ in range(3)]
+        await parent.write(s1, *children)
+        if point in parks:
+            await kill_at(stores, "move", point, tree.id)
+            assert len(await fetch_sql(s1, PARKED)) == (3 if point == "committed:park_runs" else 0), point
+            await moves.carry_on_moves(s1)
+            assert len(await fetch_sql(s1, PARKED)) == 3, point
+        else:
+            assert isinstance(await moves.move_tree(stores.home, tree.id, "s2"), MoveHeldUp)
+            await fetch_sql(s1, "UPDATE headrace.moves SET parked_until = now() - interval '1 second'")
+            await kill_at(stores, "sweep", point, tree.id)
+            await sweeps.sweep_once(s1)
+            assert await fetch_sql(s1, PARKED) == [], point
+            claimed = await claim(s1, lease)
+            assert {run.id for run in claimed} == {one.run_id for one in children}, point
+            await finish(s1, lease, claimed)
+        assert await parent.end(s1) == set()
+        await sweeps.sweep_once(s1)
+        assert await stores.where([tree.id, *(one.run_id for one in children)]) == {"s2"}, point
+        await stores.finish_all("s2")
+        assert await fetch_sql(stores.s2, "SELECT FROM headrace.runs WHERE finished_at IS NULL OR attempt <> 1") == []
+        await stores.assert_sound()

@@ -55,9 +55,9 @@ SELECT $1::uuid, d.kind, d.content FROM (
         'order_lane', CASE WHEN o.id IS NOT NULL THEN to_jsonb(o) END
     )
     FROM runs AS r
-    JOIN headrace.lanes AS l ON l.id = r.lane_id
-    LEFT JOIN headrace.lanes AS o ON o.id = r.order_lane_id
-    LEFT JOIN headrace.versions AS v ON v.id = r.version_id
+    CROSS JOIN LATERAL (SELECT l.* FROM headrace.lanes AS l WHERE l.id = r.lane_id LIMIT 1) AS l
+    LEFT JOIN LATERAL (SELECT o.* FROM headrace.lanes AS o WHERE o.id = r.order_lane_id LIMIT 1) AS o ON true
+    LEFT JOIN LATERAL (SELECT v.version FROM headrace.versions AS v WHERE v.id = r.version_id LIMIT 1) AS v ON true
     UNION ALL SELECT 'batch', to_jsonb(b) || '{"moved": true}' FROM batches AS b
     UNION ALL SELECT 'token', to_jsonb(t) || '{"moved": true}' FROM tokens AS t
     UNION ALL SELECT 'point', to_jsonb(j) FROM points AS j
