@@ -27,9 +27,8 @@ from headrace.errors import ConfigurationError
 from headrace.ids import HOME_STORE, parse_batch_id, parse_run_id, parse_token_id
 from headrace.store.checks import Examined, NamedStore, Problem, StoreFacts, examine_stores
 from headrace.store.migrate import migrate_database
-from headrace.store.places import describe_failure, describe_place
+from headrace.store.places import describe_place
 from headrace.store.router import StoreRecord
-from headrace.store.store import DATABASE_ERRORS
 
 stores_app: Final = App(name="stores", help="List, add, drain and remove the databases that runs live in.")
 
@@ -173,7 +172,10 @@ def drain(
 
     async def run(engine: Engine) -> tuple[MeasuredStore, list[StoreRecord]]:
         _find(await list_stores(engine), name)
-        await change_store(engine, name, state="active" if undo else "draining")
+        if undo:
+            await upkeep.undo_drain(engine, name)
+        else:
+            await change_store(engine, name, state="draining")
         await _tell_processes(engine)
         while True:
             found = await upkeep.measure_stores(engine)
@@ -234,7 +236,6 @@ def move(
             {"id": one.unit.spelt, "kind": one.unit.kind, "from": one.source, "why": one.why} for one in tally.first
         ]
         print_json({"to": to, "moved": tally.moved, "heldUp": tally.held_up, "first": waiting})
-        _refuse_broken(tally)
         return
     out.print(f"{tally.moved} trees were moved to {to}.", markup=False)
     if tally.held_up:
@@ -242,7 +243,6 @@ def move(
         print_table(
             ["tree", "from", "can't go yet, because"], [[one.unit.spelt, one.source, one.why] for one in tally.first]
         )
-    _refuse_broken(tally)
 
 
 @stores_app.command
@@ -269,10 +269,10 @@ def remove(name: Name, /, *, database_url: DatabaseUrl = None, json: Json = Fals
                 f"{name} --to STORE`; messages to other stores go by themselves. It was left as it was.",
                 FAILED,
             )
-        case upkeep.OnTheWay(trees):
+        case upkeep.OnTheWay(trees, mail):
             raise CommandError(
-                f"{trees} trees of other stores are being moved to {name}. Wait until they are there, or move them elsewhere; "
-                "then move all from it.",
+                f"{trees} trees of other stores are being moved to {name}, and {mail} runs of schedules are to be made there. Wait "
+                "until they are there, or move the trees elsewhere; then move all from it.",
                 FAILED,
             )
         case upkeep.Removed():
@@ -326,8 +326,6 @@ class _Tally:
     moved: int = 0
     held_up: int = 0
     first: list[moves.MoveHeldUp] = field(default_factory=list[moves.MoveHeldUp])
-    broken: list[str] = field(default_factory=list[str])
-    """What did not answer, in words."""
 
     def add(self, outcome: moves.MoveOutcome) -> None:
         """Counts one."""
@@ -356,10 +354,7 @@ async def _move_tree(engine: Engine, spelt: str, to: str) -> _Tally:
     if value is None:
         raise CommandError(f"{spelt!r} is the id of no run, batch or token.", USAGE)
     await _check_places(engine, None, to)
-    try:
-        outcome = await moves.move_tree(engine, value, to)
-    except DATABASE_ERRORS as error:
-        return _Tally(broken=[f"Moving {spelt} to {to} broke off: {describe_failure(error, '')}."])
+    outcome = await moves.move_tree(engine, value, to)
     if isinstance(outcome, moves.NothingToMove) and not outcome.is_there:
         raise CommandError(f"There is no {spelt} in any store.", NOT_FOUND)
     tally = _Tally()
@@ -376,19 +371,10 @@ async def _move_all(engine: Engine, source: str | None, to: str, before: datetim
     ) as bar:
         task = bar.add_task("", total=None)
         for name in names:
-            try:
-                async for outcome in moves.move_all(engine, name, to, before=before):
-                    tally.add(outcome)
-                    bar.advance(task)
-            except DATABASE_ERRORS as error:
-                tally.broken.append(f"Moving from {name} to {to} broke off: {describe_failure(error, '')}.")
+            async for outcome in moves.move_all(engine, name, to, before=before):
+                tally.add(outcome)
+                bar.advance(task)
     return tally
-
-
-def _refuse_broken(tally: _Tally) -> None:
-    if tally.broken:
-        todo = "Nothing is lost: do it again when both answer; `headrace stores list` shows which does not."
-        raise CommandError("\n".join([*tally.broken, todo]), UNREACHABLE)
 
 
 def _check_weight(weight: float) -> None:

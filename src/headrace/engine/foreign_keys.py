@@ -31,7 +31,8 @@ from uuid import UUID
 from headrace.engine.engine import Engine
 from headrace.engine.forwards import find_moved
 from headrace.engine.idempotency import VOID, KeyClaim, claim_keys
-from headrace.ids import store_of
+from headrace.engine.registry import list_stores
+from headrace.ids import LEGACY_STORE, store_of
 from headrace.protocol.statuses import KEY_FREEING_STATUSES
 from headrace.store.statements import Plan, query
 from headrace.store.store import run_plan_on
@@ -131,14 +132,25 @@ async def _find_over(home: Engine, environment_id: int, others: dict[_Name, UUID
         raise _ReservedError
     by_store: defaultdict[str, dict[_Name, UUID]] = defaultdict(dict)
     for name, target in missing.items():
-        by_store[home.stores.named(store_of(target)).key][name] = target
+        by_store[store_of(target)][name] = target
     for key, some in by_store.items():
-        if key != home.key:  # where it would be made, if that is still to come: home's own row is locked here
-            voiding = home.stores.named(key).store.run_plan(_void(environment_id, some))
+        owner = home.stores.named(key)
+        if owner is home and key not in (home.key, LEGACY_STORE) and not await _is_removed(home, key):
+            raise _ReservedError  # a store that this process has not heard of yet
+        if owner is not home:  # where it would be made, if that is still to come: home's own row is locked here
+            voiding = owner.store.run_plan(_void(environment_id, some))
             freed |= await answers_within(voiding, home.settings.store_patience)
-        else:
+        else:  # nothing is made any more in a store that is no more
             freed |= some.keys()
     return freed
+
+
+async def _is_removed(home: Engine, key: str) -> bool:
+    """Whether a store that is not known here is no more; where it is, it is known after this."""
+    if any(one.key == key and one.state == "removed" for one in await list_stores(home)):
+        return True
+    await home.refresh_stores()
+    return False
 
 
 async def _look(home: Engine, environment_id: int, targets: Any, state: dict[UUID, Any]) -> None:

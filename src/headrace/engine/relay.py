@@ -21,9 +21,10 @@ import msgspec
 from headrace.engine.engine import Engine
 from headrace.engine.items import Origin
 from headrace.engine.lanes import LaneFinder
-from headrace.engine.mirrors import MirrorPlace, audit_mirrors, resolve_mirrors
+from headrace.engine.mirrors import MirrorPlace, audit_mirrors, forget_mirrors, resolve_mirrors, tell_ended
 from headrace.engine.notices import OUTBOX_CHANNEL
 from headrace.engine.outcomes import Packet
+from headrace.engine.registry import list_stores
 from headrace.engine.runs import insert_named_run
 from headrace.ids import format_run_id
 from headrace.logs import get_logger
@@ -81,6 +82,8 @@ async def deliver_mail(engine: Engine, store: str) -> int:
     """Delivers what is due for one store; how much of it arrived. What did not is tried again later."""
     target = _find_store(engine, store)
     if target is None:
+        if any(one.key == store and one.state == "removed" for one in await list_stores(engine)):
+            await engine.store.fetch("drop_mail", store)
         return 0
     lease = 2 * engine.settings.store_patience
     delivered = 0
@@ -124,6 +127,8 @@ async def _audit(engine: Engine, interval: float) -> None:
         await asyncio.sleep(interval)
         if engine.stores.others():
             await _go_on(engine, audit_mirrors(engine, place))
+            await _go_on(engine, tell_ended(engine, place))
+            await _go_on(engine, forget_mirrors(engine, place))
 
 
 async def _find_mail(engine: Engine) -> list[Any]:

@@ -150,7 +150,9 @@ def _make_run(
     try:
         options = msgspec.convert(schedule.options, RunOptions)
         check_options(options)
-        if store != lanes.store and not _belongs_home(options):
+        is_elsewhere = store != lanes.store and not _belongs_home(options)
+        # what this process believes of a store may be some seconds old: what is ordered where nothing is made any more is lost
+        if is_elsewhere and (yield from query("hold_store", store)):
             run_id = mint_run_id(store)
             answer = yield from claim_run(
                 schedule.environment_id,

@@ -61,9 +61,10 @@ class StillOwns:
 
 @dataclass(frozen=True, slots=True)
 class OnTheWay:
-    """The store was left as it was: so many trees of other stores are being moved there."""
+    """The store was left as it was: so many trees of other stores are being moved there, and runs of schedules to be made."""
 
     trees: int
+    mail: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ class NotDraining:
 class NoStore:
     """There is no store of that name, or only one that was removed."""
 
+
+_UNKNOWN: Final = OnTheWay(-1)
 
 RemoveOutcome = Removed | StillOwns | OnTheWay | NotDraining | NoStore
 
@@ -119,24 +122,40 @@ async def remove_store(engine: Engine, name: str) -> RemoveOutcome:
         holding = await owner.store.run_plan(_close_if_empty())
     if not holding.empty:
         return StillOwns(holding)
-    trees: int | None = None
+    coming = _UNKNOWN
     try:
-        trees = await _count_moves_to(engine, owner)
+        coming = await _count_coming(engine, owner)
     finally:
-        if trees != 0:  # they would knock at a closed door for ever
+        if coming != OnTheWay(0):  # they would knock at a closed door for ever
             await owner.store.fetch("open_store")
-    if trees:
-        return OnTheWay(trees)
+    if coming != OnTheWay(0):
+        return coming
     await give_forwards_to_home(engine, owner)
     await change_store(engine, name, state="removed")
     return Removed()
 
 
-async def _count_moves_to(engine: Engine, owner: Engine) -> int:
-    """How many trees any other store sends there. A store that does not answer is no answer: this raises then."""
+async def undo_drain(engine: Engine, name: str) -> None:
+    """A store takes new roots again. One that was closed to be removed, by somebody who died over it, is opened first.
+
+    Raises DATABASE_ERRORS where it does not answer: then nothing was changed.
+    """
+    for record, one in zip(engine.home.stores.records(), engine.home.stores.all(), strict=True):
+        if record.name == name:
+            await one.store.fetch("open_store")
+    await change_store(engine, name, state="active")
+
+
+async def _count_coming(engine: Engine, owner: Engine) -> OnTheWay:
+    """What any other store sends there. A store that does not answer is no answer: this raises then.
+
+    Nothing is added to it by now: who orders a run there or sends a tree makes sure that the store is active, or meets the
+    closed door, and then home, which has what a removed store had.
+    """
     others = [one for one in engine.home.stores.all() if one is not owner]
-    rows = await asyncio.gather(*(one.store.fetch("count_moves_to", owner.key) for one in others))
-    return sum(found["found"] for [found] in rows)
+    trees = await asyncio.gather(*(one.store.fetch("count_moves_to", owner.key) for one in others))
+    mail = await asyncio.gather(*(one.store.fetch("count_mail_to", owner.key, COUNTED) for one in others))
+    return OnTheWay(*(sum(found["found"] for [found] in rows) for rows in (trees, mail)))
 
 
 def _close_if_empty() -> Plan[Holding]:

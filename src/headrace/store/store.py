@@ -42,7 +42,8 @@ _CANCEL_SECONDS: Final = 2.0
 
 
 class UnreachableError(ConnectionError):
-    """A server answered that it gives no connection: it starts, is full, knows no such database or user, or lets nobody in.
+    """A server answered that it gives no connection: it starts, is full, knows no such database or user, or lets nobody in;
+    or the store takes nothing because it is being removed.
 
     What it says by that is nothing about the statement that was to be sent, so it is an error of the way there.
     """
@@ -136,6 +137,12 @@ class Store:
                 except asyncpg.InternalClientError:
                     connection.terminate()  # it is out of step with the server, as after a kill: nobody may be handed it again
                     raise
+        except asyncpg.CheckViolationError as error:
+            if not str(error.constraint_name).endswith("_removed"):  # see close_store
+                raise
+            closed = UnreachableError("the store is being removed")
+            name_store(closed, self._name)
+            raise closed from error
         except DATABASE_ERRORS as error:
             name_store(error, self._name)
             raise
