@@ -156,12 +156,14 @@ async def engine(
     """An engine on the test's database, with its ear on the hints.
 
     With HEADRACE_TEST_STORES=3 it is one of a fleet of three on two major versions, another one from test to test, to
-    which all roots go; home is elsewhere two times of three. HEADRACE_TEST_TURN=1 or 2 takes another one for each test.
+    which all roots go; home is elsewhere two times of three, but for tests that are marked ``at_home``. HEADRACE_TEST_TURN=1 or 2 takes another one for each test.
     """
     home = await Engine.open(settings, listen=True)
     try:
         stores = [home, *[await join_store(home, name, url) for name, url in fleet_urls.items()]]
-        chosen = stores[(zlib.crc32(request.node.nodeid.encode()) + _TURN) % len(stores)]
+        is_home = request.node.get_closest_marker("at_home") is not None
+        turn = 0 if is_home else zlib.crc32(request.node.nodeid.encode()) + _TURN
+        chosen = stores[turn % len(stores)]
         for one in stores if fleet_urls else []:
             await change_store(home, one.name, weight=float(one is chosen))
         with minting_for(chosen.key):
