@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,7 +14,7 @@ from headrace.engine.lanes import LaneFinder, LaneKind, LaneName
 from headrace.engine.outcomes import ClaimedRun, WorkerLease
 from headrace.engine.turns import Turns
 from headrace.store.statements import Plan, Record, Statement
-from headrace.store.store import Store, run_plan_on
+from headrace.store.store import Store
 
 
 async def fill(engine: Engine, task: str, count: int, *, key: str | None = None, order: str | None = None) -> int:
@@ -49,19 +49,40 @@ async def take(
 class ShiftedStore(Store):
     """A store whose clock stands still, ``seconds`` after ``start``."""
 
-    start: datetime
+    start: datetime | None = None
     seconds: float = 0.0
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncGenerator[Any]:
+        async with super().connect() as connection:
+            yield connection if self.start is None else _ShiftedConnection(connection, self)
 
     async def fetch(self, name: str, *args: Any) -> list[Record]:
         return await self.run_plan(_one(name, args))
 
-    async def run_plan(self, plan: Plan[Any]) -> Any:
-        async with self.connect() as connection, connection.transaction():
-            await connection.execute(
+
+@dataclass
+class _ShiftedConnection:
+    """A connection each of whose transactions has the store's clock: also one that is open while other stores are asked."""
+
+    connection: Any
+    store: ShiftedStore
+
+    def transaction(self) -> Any:
+        return self.connection.transaction() if self.connection.is_in_transaction() else self._begin()
+
+    @asynccontextmanager
+    async def _begin(self) -> AsyncGenerator[None]:
+        assert self.store.start is not None
+        async with self.connection.transaction():
+            await self.connection.execute(
                 "SELECT set_config('headrace.clock_shift', ($1::timestamptz - now())::text, true)",
-                self.start + timedelta(seconds=self.seconds),
+                self.store.start + timedelta(seconds=self.store.seconds),
             )
-            return await run_plan_on(connection, plan)
+            yield
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.connection, name)
 
 
 @asynccontextmanager

@@ -46,6 +46,14 @@ async def register(engine: Engine, *tasks: str) -> WorkerLease:
     return await workers.register_worker(engine, "dev", name="test", tasks=known)
 
 
+async def enlist(engine: Engine, environment: str = "dev", **said: Any) -> WorkerLease:
+    """The lease in the engine's own store of a worker that has one in each store, as all have: what it says counts at home."""
+    for one in engine.stores.all():
+        if one.key != engine.key:
+            await workers.register_worker(one, environment, **({"name": "test"} | said))
+    return await workers.register_worker(engine, environment, **({"name": "test"} | said))
+
+
 async def claim(engine: Engine, lease: WorkerLease, limit: int = 1000, *tasks: str) -> list[ClaimedRun]:
     """What a worker whose lease is good gets."""
     claimed = await claims.claim_runs(engine, lease, tasks=tasks or ("t",), limit=limit)

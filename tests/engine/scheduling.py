@@ -85,7 +85,7 @@ async def read_ticks(engine: Engine, schedule: ScheduleView) -> list[datetime]:
 
 async def move_tick(engine: Engine, schedule: ScheduleView, moment: datetime) -> None:
     """As if the schedule had not been looked at since ``moment``."""
-    await fetch_sql(engine, "UPDATE headrace.schedules SET next_tick = $2 WHERE id = $1", schedule.id, moment)
+    await fetch_sql(engine.home, "UPDATE headrace.schedules SET next_tick = $2 WHERE id = $1", schedule.id, moment)
 
 
 def seconds(first: datetime, count: int) -> list[datetime]:

@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from headrace.engine import claims, runs, workers
+from headrace.engine.control_copies import spread_control
 from headrace.engine.engine import Engine
 from headrace.engine.outcomes import ClaimedRun, Packet, RunCreated, WorkerLease
 from headrace.engine.turns import Turns
@@ -18,6 +19,7 @@ from tests.engine.helpers import finish, register
 from tests.invariants import assert_invariants, fetch_sql
 
 pytestmark = pytest.mark.anyio
+ORDERED = pytest.mark.at_home("roots with an order key are at home")
 
 
 async def test_keys_take_turns_and_each_has_the_limit_of_its_queue(engine: Engine) -> None:
@@ -37,6 +39,7 @@ async def test_keys_take_turns_and_each_has_the_limit_of_its_queue(engine: Engin
     await assert_invariants(engine)
 
 
+@ORDERED
 async def test_runs_of_an_order_key_go_one_at_a_time_in_the_order_in_which_they_came(engine: Engine) -> None:
     lease = await register(engine, "t")
     ids = [await trigger(engine, order_key=key) for key in "aabb"]
@@ -65,6 +68,9 @@ async def test_a_claim_goes_round_all_keys_once_where_all_are_held_up(engine: En
     assert await take(engine, lease, 1, turns) == []
 
 
+@pytest.mark.one_store(
+    "several are locked by other statements: who stands still with those is in test_shared_limits.py"
+)
 async def test_a_worker_that_stands_still_in_the_middle_of_a_claim_does_not_hold_up_the_others(engine: Engine) -> None:
     """SIGSTOP, a laptop's lid: its session ends with its lease, and the locks of limits with that."""
     lease = await register(engine, "t")
@@ -95,13 +101,15 @@ async def limit_queue(engine: Engine, **columns: Any) -> None:
     names = ", ".join(columns)
     places = ", ".join(f"${number}" for number in range(1, len(columns) + 1))
     await fetch_sql(
-        engine,
+        engine.home,
         f"INSERT INTO headrace.queues (environment_id, name, created_at, updated_at, {names})"
         f" VALUES (1, 'task/t', now(), now(), {places})",
         *columns.values(),
     )
+    await spread_control(engine)
 
 
+@ORDERED
 async def test_runs_of_an_order_key_that_one_call_may_take_are_claimed_together(engine: Engine) -> None:
     lease = await workers.register_worker(
         engine, "dev", name="test", tasks=[workers.TaskRegistration("t", "task/t", 3, coalesces=3)]
@@ -117,6 +125,7 @@ async def test_runs_of_an_order_key_that_one_call_may_take_are_claimed_together(
     assert [run.id for run in await take(engine, lease, 10, turns)] == [ids[3]]
 
 
+@ORDERED
 async def test_a_run_that_somebody_holds_keeps_those_behind_it_back(engine: Engine) -> None:
     """Else the second of a key would go while the first one's tags are being written."""
     lease = await workers.register_worker(

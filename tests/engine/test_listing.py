@@ -205,6 +205,7 @@ async def seed_runs(engine: Engine, count: int) -> dict[UUID, dict[str, Any]]:
     return known
 
 
+@pytest.mark.at_home("it writes rows past the engine, into one database: lists of several are in test_store_lists.py")
 async def test_each_filter_finds_what_it_says_whatever_a_page_looks_at(engine: Engine) -> None:
     known = await seed_runs(engine, 120)
     with_key = next(one["idempotency_key"] for one in known.values() if one["idempotency_key"])
@@ -253,6 +254,7 @@ async def test_each_filter_finds_what_it_says_whatever_a_page_looks_at(engine: E
         assert await leaf_back(engine, wanted, UUID(int=0), 3, 7) == meant[::-1], wanted
 
 
+@pytest.mark.at_home("the ids that it makes up are home's")
 async def test_lists_by_time_look_at_that_time_only(engine: Engine) -> None:
     """Items of a batch are as young as they are, however old its id is."""
     now = datetime.now(UTC)

@@ -610,9 +610,8 @@ async def test_a_store_that_can_not_be_asked_lets_the_wait_be_written_later(flee
     assert claimed == []
 
 
-async def test_one_store_sends_the_same_statements_as_ever(engine: Engine, fleet_urls: dict[str, str]) -> None:
-    if fleet_urls:
-        pytest.skip("several stores")
+@pytest.mark.one_store("that one store costs nothing")
+async def test_one_store_sends_the_same_statements_as_ever(engine: Engine) -> None:
     token_id = await make_token(engine)
     waiter = await Waiter.start(engine)
     async with sending_here(engine) as sent:

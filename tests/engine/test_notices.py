@@ -13,16 +13,15 @@ from headrace.engine.engine import Engine
 from headrace.engine.notices import READY_CHANNEL
 from headrace.engine.outcomes import BatchCreated
 from headrace.protocol.batches import CreateBatch
-from headrace.settings import Settings
 from tests.engine.helpers import make_items
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_who_is_told_sees_what_it_is_told_of(engine: Engine, settings: Settings) -> None:
+async def test_who_is_told_sees_what_it_is_told_of(engine: Engine) -> None:
     """Invariant 5: the transaction takes long enough that a hint sent before its commit would find nothing."""
     told = asyncio.Event()
-    connection: asyncpg.Connection[Any] = await asyncpg.connect(settings.database_url)
+    connection: asyncpg.Connection[Any] = await asyncpg.connect(engine.settings.database_url)
     try:
         await connection.add_listener(READY_CHANNEL, lambda *_: told.set())
         submitting = asyncio.create_task(
@@ -36,9 +35,9 @@ async def test_who_is_told_sees_what_it_is_told_of(engine: Engine, settings: Set
         await connection.close()
 
 
-async def test_hints_are_few(engine: Engine, settings: Settings) -> None:
+async def test_hints_are_few(engine: Engine) -> None:
     heard: list[object] = []
-    connection: asyncpg.Connection[Any] = await asyncpg.connect(settings.database_url)
+    connection: asyncpg.Connection[Any] = await asyncpg.connect(engine.settings.database_url)
     try:
         await connection.add_listener(READY_CHANNEL, lambda *_: heard.append(1))
         for _ in range(200):

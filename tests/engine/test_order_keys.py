@@ -22,7 +22,7 @@ from tests.engine.held import blocked, held_at, holding
 from tests.engine.helpers import finish, open_batch, register
 from tests.invariants import assert_invariants, fetch_sql
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.at_home("roots with an order key, and batches of them, are at home")]
 
 
 async def submit(engine: Engine, key: str = "k", **options: Any) -> UUID:

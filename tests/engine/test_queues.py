@@ -18,7 +18,7 @@ from headrace.protocol.options import QueueOption, RunOptions
 from headrace.queues import Queue
 from tests.engine.backlogs import fill, shifted, take
 from tests.engine.held import blocked, held_at, holding
-from tests.engine.helpers import finish, register
+from tests.engine.helpers import enlist, finish, register
 from tests.invariants import assert_invariants, fetch_sql
 
 pytestmark = pytest.mark.anyio
@@ -30,11 +30,11 @@ async def say(engine: Engine, **said: Any) -> queues.QueueView:
     return await queues.declare_queue(engine, 1, Queue(OWN, **said))
 
 
-async def register_with(engine: Engine, queue: Queue | None, *others: Queue | None) -> WorkerLease:
+async def register_with(engine: Engine, queue: Queue | None, *others: Queue | None) -> None:
     known = [
         workers.TaskRegistration(f"t{number or ''}", OWN, 3, limits=one) for number, one in enumerate([queue, *others])
     ]
-    return await workers.register_worker(engine, "dev", name="test", tasks=known)
+    await enlist(engine, tasks=known)
 
 
 async def test_what_executes_without_a_limit_counts_as_soon_as_there_is_one(engine: Engine) -> None:
@@ -251,6 +251,7 @@ async def test_a_worker_whose_tasks_contradict_each_other_does_not_start(engine:
     await register_with(engine, Queue(OWN, concurrency_limit=1), Queue(OWN, concurrency_limit=1), None)
 
 
+@pytest.mark.at_home("roots with an order key are at home")
 async def test_what_was_triggered_before_its_task_was_known_is_on_the_tasks_queue(engine: Engine) -> None:
     """Nobody knew the queue, so it was put on the task's own; the limits of the real one hold for it, and order keys too."""
     for key in ("a", "a", "b"):
@@ -258,7 +259,7 @@ async def test_what_was_triggered_before_its_task_was_known_is_on_the_tasks_queu
     for _ in range(4):
         await trigger(engine)
     known = workers.TaskRegistration("t", "gpu", 3, limits=Queue("gpu", concurrency_limit=3))
-    lease, turns = await workers.register_worker(engine, "dev", name="test", tasks=[known]), Turns()
+    lease, turns = await enlist(engine, tasks=[known]), Turns()
     for _ in range(3):
         await trigger(engine)
     await trigger(engine, order_key="b")
@@ -284,7 +285,7 @@ async def test_a_lane_that_can_t_be_renamed_is_under_the_limits_of_its_tasks_que
     for _ in range(4):
         await trigger(engine)
     known = workers.TaskRegistration("t", "gpu", 3, limits=Queue("gpu", concurrency_limit=2))
-    lease, turns = await workers.register_worker(engine, "dev", name="test", tasks=[known]), Turns()
+    lease, turns = await enlist(engine, tasks=[known]), Turns()
     assert len(await take(engine, lease, turns)) == 2
     assert len(await fetch_sql(engine, "SELECT FROM headrace.lanes")) == 2
     found = await queues.find_queue(engine, 1, "gpu")

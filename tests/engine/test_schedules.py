@@ -204,6 +204,7 @@ async def test_pages_are_numbered_newest_first(engine: Engine) -> None:
 # What goes wrong at a tick, and keys
 
 
+@pytest.mark.at_home("runs with a debounce key are at home")
 async def test_ticks_that_are_debounced_become_one_run(clock: Clock, engine: Engine) -> None:
     options = RunOptions(debounce=Debounce("k", "90m", mode="trailing"))
     made = await clock.create(NOON, "0 * * * *", options=options)
@@ -233,7 +234,7 @@ async def test_a_schedule_that_can_not_go_on_says_why_and_holds_up_no_other(
     clock: Clock, engine: Engine, broken: str, told: str, goes_on: bool
 ) -> None:
     bad, good = await clock.create(NOON, "0 * * * *"), await clock.create(NOON, "0 * * * *")
-    await fetch_sql(engine, f"UPDATE headrace.schedules SET {broken} WHERE id = $1", bad.id)
+    await fetch_sql(engine.home, f"UPDATE headrace.schedules SET {broken} WHERE id = $1", bad.id)
     assert await clock.fire(NOON + HOUR) == 1
     assert await read_ticks(engine, good) == [NOON + HOUR]
     now = await look(engine, bad)

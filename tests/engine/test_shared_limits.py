@@ -222,6 +222,7 @@ async def test_a_process_that_has_not_heard_of_a_store_claims_nothing_under_limi
         await home.close()
 
 
+@pytest.mark.one_store("that one store costs nothing")
 async def test_with_one_store_a_claim_is_the_same_two_statements(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

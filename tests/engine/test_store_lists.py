@@ -155,6 +155,7 @@ async def test_a_list_that_names_a_batch_asks_its_store_alone(
     assert sorted(asked) == ["home", "s1", "s2"]
 
 
+@pytest.mark.one_store("that one store costs nothing")
 async def test_with_one_store_a_list_is_one_transaction_of_today_s_statement(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,13 +17,15 @@ from headrace.engine.cancels import cancel_run
 from headrace.engine.engine import Engine
 from headrace.engine.lanes import LaneBook
 from headrace.engine.outcomes import ClaimedRun, Packet, RunCreated, RunFilter, RunView, StoredItem, WorkerLease
+from headrace.engine.queues import declare_queue
 from headrace.engine.sweeps import sweep_once
 from headrace.engine.turns import Turns
 from headrace.engine.versions import VersionMissing, VersionPromoted, VersionView
 from headrace.protocol.options import QueueOption, RunOptions
 from headrace.protocol.statuses import RunStatus
+from headrace.queues import Queue
 from tests.engine.held import blocked, held_at, holding
-from tests.engine.helpers import finish, open_batch
+from tests.engine.helpers import enlist, finish, open_batch
 from tests.engine.parents import child, child_batch, start_parent
 from tests.invariants import assert_invariants, fetch_sql
 
@@ -46,13 +48,16 @@ async def test_the_newest_version_takes_new_runs_while_a_worker_of_it_lives(engi
     assert await take(engine, old) == [first, second]
 
 
-@pytest.mark.parametrize("options", [{"concurrency_key": "k"}, {"order_key": "k"}, {}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"concurrency_key": "k"},
+        pytest.param({"order_key": "k"}, marks=pytest.mark.at_home("roots with an order key are at home")),
+        {},
+    ],
+)
 async def test_so_do_lanes_with_keys_and_limits(engine: Engine, options: dict[str, Any]) -> None:
-    await fetch_sql(
-        engine,
-        "INSERT INTO headrace.queues (environment_id, name, declared_limit, created_at, updated_at)"
-        " VALUES (1, 'task/t', 5, now(), now())",
-    )
+    await declare_queue(engine, 1, Queue("task/t", 5))
     old, turns = await start_worker(engine, "1"), Turns()
     await trigger(engine, **options)
     begun = await claim(engine, old, turns=turns)
@@ -111,7 +116,7 @@ async def test_a_version_that_brings_a_task_later_takes_that_one_only(engine: En
 
 
 async def test_by_hand_the_first_version_is_current_until_another_is_promoted(engine: Engine) -> None:
-    engine.settings = replace(engine.settings, promote="manual")
+    promote_by_hand(engine)
     old, new = await start_worker(engine, "1"), await start_worker(engine, "2")
     ids = [await trigger(engine) for _ in range(3)]
     assert await take(engine, new) == []
@@ -151,14 +156,14 @@ async def test_what_an_old_version_says_of_its_tasks_does_not_count(engine: Engi
 
     async def start(version: str, queue: str) -> str:
         known = [workers.TaskRegistration("t", queue, 3)]
-        await workers.register_worker(engine, "dev", name="test", tasks=known, version=version)
+        await enlist(engine, tasks=known, version=version)
         engine.lanes = LaneBook()
         return (await look(engine, await trigger(engine))).queue
 
     assert await start("1", "q1") == "q1"
     assert await start("2", "q2") == "q2"
     assert await start("1", "q1") == "q2"
-    engine.settings = replace(engine.settings, promote="manual")
+    promote_by_hand(engine)
     assert await start("3", "q3") == "q2"
     await versions.promote_version(engine, 1, "1")
     assert await start("1", "q1") == "q1"
@@ -167,13 +172,14 @@ async def test_what_an_old_version_says_of_its_tasks_does_not_count(engine: Engi
 
 async def test_environments_have_versions_of_their_own(engine: Engine) -> None:
     old = await start_worker(engine, "1")
-    await workers.register_worker(engine, "prod", name="elsewhere", tasks=describe("t"), version="2")
+    await enlist(engine, "prod", name="elsewhere", tasks=describe("t"), version="2")
     run_id = await trigger(engine)
     assert await take(engine, old) == [run_id]
     assert isinstance(await versions.promote_version(engine, 1, "2"), VersionMissing)
     assert [one.version for one in (await versions.list_versions(engine, 1)).versions] == ["1"]
 
 
+@pytest.mark.at_home("how many workers a version has is counted there: each has a lease in each store")
 async def test_what_is_known_of_versions(engine: Engine) -> None:
     assert await versions.find_current_version(engine, 1) is None
     await start_worker(engine, "1", "a", "b")
@@ -198,6 +204,7 @@ async def test_what_is_known_of_versions(engine: Engine) -> None:
     assert current.version == "1"
 
 
+@pytest.mark.at_home("there a version is promoted, by hand or by a worker")
 async def test_a_promotion_and_a_worker_that_registers_wait_for_each_other_in_one_order(engine: Engine) -> None:
     await start_worker(engine, "1", "a", "b")
     await start_worker(engine, "2", "a", "b")
@@ -355,6 +362,7 @@ async def test_children_of_a_version_that_is_gone_or_does_not_have_them_go_anywh
     assert await take(engine, new) == [second.run_id]
 
 
+@pytest.mark.at_home("children with an order key are refused elsewhere")
 async def test_a_child_with_an_order_key_stays_in_its_line(engine: Engine) -> None:
     old = await start_worker(engine, "1", "p", "t")
     parent = await start_parent(engine, old)
@@ -415,9 +423,7 @@ def describe(*tasks: str) -> list[workers.TaskRegistration]:
 
 async def start_worker(engine: Engine, version: str, *tasks: str, queues: list[str] | None = None) -> WorkerLease:
     known = describe(*(tasks or ("t",)))
-    return await workers.register_worker(
-        engine, "dev", name=f"worker {version}", tasks=known, version=version, queues=queues
-    )
+    return await enlist(engine, name=f"worker {version}", tasks=known, version=version, queues=queues)
 
 
 async def trigger(engine: Engine, task: str = "t", **options: Any) -> UUID:
@@ -447,6 +453,11 @@ async def look(engine: Engine, run_id: UUID) -> RunView:
     found = await runs.find_run(engine, 1, run_id)
     assert found is not None
     return found
+
+
+def promote_by_hand(engine: Engine) -> None:
+    for one in engine.stores.all():
+        one.settings = replace(one.settings, promote="manual")
 
 
 async def statuses(engine: Engine, *ids: UUID) -> list[RunStatus]:
