@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from headrace.engine import batches, cancels, idempotency, runs
+from headrace.engine import batches, cancels, idempotency, moves, runs
 from headrace.engine.engine import Engine
 from headrace.engine.foreign_keys import reserve_keys
 from headrace.engine.idempotency import KeyClaim, hash_key, task_scope
@@ -101,6 +101,22 @@ async def test_fifty_at_once_from_all_stores_make_one(fleet: list[Engine]) -> No
     found = Counter(await asyncio.gather(*(trigger(one) for one in weights)))
     assert len(found) == 1
     assert await count_runs(fleet) == 2
+
+
+async def test_more_at_once_than_there_are_connections_find_runs_at_home(fleet: list[Engine]) -> None:
+    """Each holds a connection to home for its keys; if it took another one to look at the run, none would be left for anybody."""
+    home, s1, s2 = fleet
+    many = 3 * home.settings.pool_size
+    made = [(await trigger_at(home, f"k{n}")).run_id for n in range(many)]
+    assert {store_of(run_id) for run_id in made} == {home.key}
+    found = await asyncio.gather(*(trigger_at(s1, f"k{n}") for n in range(many)))
+    assert [one.run_id for one in found] == made
+    for run_id in made:  # moved, and asked for by a process that does not know it yet
+        assert isinstance(await moves.move_tree(home, run_id, "s2"), moves.TreeMoved)
+    home.stores._moved.clear()  # pyright: ignore[reportPrivateUsage]
+    found = await asyncio.gather(*(trigger_at(s1, f"k{n}") for n in range(many)))
+    assert [one.run_id for one in found] == made
+    assert all(home.at(run_id) is s2 for run_id in made)
 
 
 async def test_who_dies_between_the_two_steps_leaves_a_key_that_can_be_taken(fleet: list[Engine]) -> None:

@@ -92,7 +92,7 @@ async def _reserve(engine: Engine, environment_id: int, wanted: dict[_Name, KeyC
             and (engine is not home or store_of(row["target_id"]) != home.key or row["moved"])
         }
         young = {name for name in others if (held[name]["reserved_for"] or YOUNG_SECONDS) < YOUNG_SECONDS}
-        over = await _find_over(home, environment_id, others, young)
+        over = await _find_over(home, connection, environment_id, others, young)
         made = [_Seed(name, target) for name, target in others.items() if name not in over]
         await run_plan_on(connection, _settle(environment_id, made))
         if engine is home:  # the plan claims them in its own transaction
@@ -113,15 +113,17 @@ async def _reserve(engine: Engine, environment_id: int, wanted: dict[_Name, KeyC
         await answers_within(engine.store.run_plan(seeds), engine.settings.store_patience)
 
 
-async def _find_over(home: Engine, environment_id: int, others: dict[_Name, UUID], young: set[_Name]) -> set[_Name]:
+async def _find_over(
+    home: Engine, connection: Any, environment_id: int, others: dict[_Name, UUID], young: set[_Name]
+) -> set[_Name]:
     """Those of ``others`` whose target holds the key no more, or was never made and now never will be."""
     if not others:
         return set()
     state: dict[UUID, Any] = {}
-    await _look(home, environment_id, others.values(), state)
+    await _look(home, connection, environment_id, others.values(), state)
     if absent := [target for target in others.values() if target not in state or not state[target]["found"]]:
-        await find_moved(home, absent)
-        await _look(home, environment_id, absent, state)
+        await answers_within(find_moved(home, absent, home_connection=connection), home.settings.store_patience)
+        await _look(home, connection, environment_id, absent, state)
     freed = {
         name
         for name, target in others.items()
@@ -153,10 +155,14 @@ async def _is_removed(home: Engine, key: str) -> bool:
     return False
 
 
-async def _look(home: Engine, environment_id: int, targets: Any, state: dict[UUID, Any]) -> None:
+async def _look(home: Engine, connection: Any, environment_id: int, targets: Any, state: dict[UUID, Any]) -> None:
     by_store: defaultdict[str, list[UUID]] = defaultdict(list)
     for target in targets:
         by_store[home.at(target).key].append(target)
+    rows: list[Any] = []
+    if own := by_store.pop(home.key, []):
+        # on the connection that holds the keys: who waits for them has taken others of that pool, and may have taken all
+        rows += await run_plan_on(connection, query("find_key_targets", environment_id, own))
     stores = [home.stores.named(key).store for key in by_store]
     answers = await asyncio.gather(
         *(
@@ -164,8 +170,8 @@ async def _look(home: Engine, environment_id: int, targets: Any, state: dict[UUI
             for store, some in zip(stores, by_store.values(), strict=True)
         )
     )
+    rows += [row for some in answers for row in some]
     # one that is on its way is there, however it stands
-    rows = [row for some in answers for row in some]
     state.update({row["id"]: row for row in rows if row["found"] or (row["moved"] and row["id"] not in state)})
 
 

@@ -18,6 +18,8 @@ from headrace.engine.outcomes import BatchMissing, RunMissing
 from headrace.engine.token_outcomes import TokenMissing
 from headrace.ids import item_run_id
 from headrace.logs import get_logger
+from headrace.store.statements import query
+from headrace.store.store import run_plan_on
 
 if TYPE_CHECKING:
     from headrace.engine.engine import Engine
@@ -86,8 +88,11 @@ async def ask_owners(
     return left
 
 
-async def find_moved(engine: Engine, values: Iterable[UUID]) -> None:
-    """Remembers of all of these where they are, so that ``at`` says so: for what asks of many at once."""
+async def find_moved(engine: Engine, values: Iterable[UUID], *, home_connection: Any = None) -> None:
+    """Remembers of all of these where they are, so that ``at`` says so: for what asks of many at once.
+
+    Who holds a connection to home meanwhile gives it, and no other one is taken of home's pool.
+    """
     if not engine.stores.others():
         return
     by_store: defaultdict[str, set[UUID]] = defaultdict(set)
@@ -97,7 +102,11 @@ async def find_moved(engine: Engine, values: Iterable[UUID]) -> None:
         onward: defaultdict[str, set[UUID]] = defaultdict(set)
         for key, some in by_store.items():
             place = engine.stores.named(key)
-            rows = await place.store.fetch("find_forwards", sorted(some | {item_run_id(value, 0) for value in some}))
+            asked = sorted(some | {item_run_id(value, 0) for value in some})
+            if home_connection is not None and place is place.home:
+                rows = await run_plan_on(home_connection, query("find_forwards", asked))
+            else:
+                rows = await place.store.fetch("find_forwards", asked)
             found = {row["id"]: row["store"] for row in rows}
             for move_id in {row["move_id"] for row in rows if row["move_id"] is not None}:
                 await end_move(place, move_id)
