@@ -109,9 +109,45 @@ CREATE FUNCTION headrace.count_items(environment_id integer, batch_id uuid, run_
     ) AS a,
     LATERAL (SELECT greatest($3 - r.found - a.found, 0) AS missing) AS m
 $_$;
+CREATE FUNCTION headrace.hint_control() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        PERFORM pg_notify('headrace_control', '0'); -- all of them
+    ELSIF TG_TABLE_NAME = 'environments' THEN
+        PERFORM pg_notify('headrace_control', coalesce(NEW.id, OLD.id)::text);
+    ELSE
+        IF TG_OP = 'UPDATE' AND OLD.environment_id <> NEW.environment_id THEN
+            PERFORM pg_notify('headrace_control', OLD.environment_id::text);
+        END IF;
+        PERFORM pg_notify('headrace_control', coalesce(NEW.environment_id, OLD.environment_id)::text);
+    END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION headrace.hint_control() IS 'Tells processes that an environment or its API keys have changed; 0 is any.';
 CREATE FUNCTION headrace.item_run_id(batch_id uuid, index integer) RETURNS uuid
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (encode(((SUBSTRING(uuid_send(batch_id) FROM 1 FOR 11) || int4send(index)) || SUBSTRING(uuid_send(batch_id) FROM 16)), 'hex'::text))::uuid;
+CREATE FUNCTION headrace.mirror_serves(environment_id integer, id uuid, kind text) RETURNS boolean
+    LANGUAGE sql STABLE
+    AS $_$
+    SELECT coalesce((
+        SELECT true FROM headrace.journal AS j
+        JOIN headrace.runs AS r ON r.environment_id = $1 AND r.id = j.run_id AND r.finished_at IS NULL
+        WHERE j.environment_id = $1 AND j.target = $2 AND j.kind::text = $3 AND j.target IS NOT NULL
+            AND (NOT j.cascade OR j.kind = 'token')
+        LIMIT 1
+    ), (
+        SELECT true FROM headrace.journal AS j
+        JOIN headrace.runs AS r ON r.environment_id = $1 AND r.id = j.run_id AND r.finished_at IS NULL
+        WHERE j.environment_id = $1 AND j.target = $2 AND j.kind::text = $3 AND j.target IS NOT NULL AND j.pending
+        LIMIT 1
+    ), $3 = 'run' AND (
+        SELECT true FROM headrace.batch_aliases AS a WHERE a.environment_id = $1 AND a.run_id = $2 LIMIT 1
+    ), false)
+$_$;
 CREATE FUNCTION headrace.note_control_change() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -903,6 +939,9 @@ CREATE INDEX tokens_due ON headrace.tokens USING btree (timeout_at) WHERE ((stat
 CREATE INDEX workers_by_version ON headrace.workers USING btree (environment_id, version) WHERE (ended_at IS NULL);
 CREATE INDEX workers_not_emptied ON headrace.workers USING btree (id) WHERE (emptied_at IS NULL);
 CREATE TRIGGER announced AFTER INSERT ON headrace.outbox FOR EACH ROW EXECUTE FUNCTION headrace.announce_outbox();
+CREATE TRIGGER hint_control AFTER INSERT OR DELETE OR UPDATE OF environment_id, secret_hash, revoked_at ON headrace.api_keys FOR EACH ROW EXECUTE FUNCTION headrace.hint_control();
+CREATE TRIGGER hint_control AFTER INSERT OR DELETE OR UPDATE OF slug, signing_secret ON headrace.environments FOR EACH ROW EXECUTE FUNCTION headrace.hint_control();
+CREATE TRIGGER hint_control_all AFTER TRUNCATE ON headrace.api_keys FOR EACH STATEMENT EXECUTE FUNCTION headrace.hint_control();
 CREATE CONSTRAINT TRIGGER note_control AFTER INSERT OR DELETE ON headrace.environments DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION headrace.note_control_change();
 CREATE CONSTRAINT TRIGGER note_control AFTER INSERT OR DELETE ON headrace.queues DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION headrace.note_control_change();
 CREATE CONSTRAINT TRIGGER note_control AFTER INSERT OR DELETE ON headrace.tasks DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION headrace.note_control_change();

@@ -110,7 +110,7 @@ def count_lost_results(runs: int) -> None:
 
 
 def count_repairs(kind: str, found: int) -> None:
-    """An audit had to repair ``found`` rows of a kind: run, batch or mirror."""
+    """An audit had to repair ``found`` rows of a kind: run, batch, mirror or interest."""
     if found:
         _repairs.labels(kind).inc(found)
 

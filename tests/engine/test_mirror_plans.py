@@ -85,6 +85,9 @@ ASKED: dict[str, tuple[Any, ...]] = {
     "delete_mail": (list(SOME),),
     "put_off_mail": (list(SOME), 15.0),
     "list_foreign_items": (1, WAITERS[0], 0, 100),
+    "find_spent_mirrors": (1, WAITERS[0], 100, 0.0),
+    "delete_mirrors": ([1] * 100, WAITERS, TOKEN),
+    "settle_interests": (1, IDS[0], "", 100),
 }
 
 

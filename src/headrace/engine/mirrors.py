@@ -34,7 +34,11 @@ SLICE: Final = 500
 QUIET: Final = 10.0
 """Seconds for which a mirror is not asked about: what it stands for has been looked at when it was made."""
 
+SPENT: Final = 600.0
+"""Seconds for which a mirror is kept that nobody can ask: who has just made one is about to wait for it."""
+
 _START: Final = (-1, UUID(int=0))
+_START_OF_INTERESTS: Final = (-1, UUID(int=0), "")
 
 _log = get_logger("headrace.mirrors")
 
@@ -53,6 +57,9 @@ class MirrorPlace:
     """How far the audit of mirrors has come."""
 
     after: tuple[int, UUID] = _START
+    kept: tuple[int, UUID] = _START
+    """How far those that are to be kept were told from those that are spent."""
+    told: tuple[int, UUID, str] = _START_OF_INTERESTS
 
 
 async def mirror_targets(engine: Engine, environment_id: int, kind: MirrorKind, targets: Collection[UUID]) -> set[UUID]:
@@ -126,6 +133,43 @@ async def audit_mirrors(engine: Engine, place: MirrorPlace, *, quiet: float = QU
     repaired = sum(answers)
     metrics.count_repairs("mirror", repaired)
     return repaired
+
+
+async def forget_mirrors(engine: Engine, place: MirrorPlace, *, spent: float = SPENT) -> int:
+    """Deletes mirrors of this store that nobody can ask any more, of a slice of them. How many went.
+
+    What serves is asked by a run that has not ended, or is an item of a batch. Nothing is lost with one that goes: who comes to it
+    later finds that it is missing and makes it again, and mail that comes late writes it again. One slice, so that what is kept
+    costs little; and more as long as there is much to delete.
+    """
+    count = 0
+    while True:
+        looked, found, last = await engine.store.run_plan(_forget_spent(place.kept, spent))
+        count += found
+        place.kept = last if looked == SLICE and last is not None else _START
+        if looked < SLICE or found < SLICE // 2:
+            return count
+
+
+async def tell_ended(engine: Engine, place: MirrorPlace) -> int:
+    """Tells other stores of what has ended here and they still want to know, of a slice of that. How much that was: nothing, ever."""
+    [row] = await engine.store.fetch("settle_interests", *place.told, SLICE)
+    full = row["looked"] == SLICE
+    place.told = (row["environment_id"], row["target_id"], row["store"]) if full else _START_OF_INTERESTS
+    metrics.count_repairs("interest", row["told"])
+    if row["told"]:
+        _log.error("bug: other stores were not told of ends, and now are", ends=row["told"])
+    return row["told"]
+
+
+def _forget_spent(after: tuple[int, UUID], spent: float) -> Plan[tuple[int, int, tuple[int, UUID] | None]]:
+    """Plan: how many were looked at, how many deleted, and the last."""
+    rows: Sequence[Record] = yield from query("find_spent_mirrors", *after, SLICE, spent)
+    gone: Sequence[Record] = []
+    if found := [row for row in rows if row["spent"]]:
+        columns = ([row[name] for row in found] for name in ("environment_id", "id", "kind"))
+        gone = yield from query("delete_mirrors", *columns)
+    return len(rows), len(gone), (rows[-1]["environment_id"], rows[-1]["id"]) if rows else None
 
 
 async def _audit(engine: Engine, environment_id: int, kind: MirrorKind, store: str, ids: list[UUID]) -> int:

@@ -21,7 +21,7 @@ import msgspec
 from headrace.engine.engine import Engine
 from headrace.engine.items import Origin
 from headrace.engine.lanes import LaneFinder
-from headrace.engine.mirrors import MirrorPlace, audit_mirrors, resolve_mirrors
+from headrace.engine.mirrors import MirrorPlace, audit_mirrors, forget_mirrors, resolve_mirrors, tell_ended
 from headrace.engine.notices import OUTBOX_CHANNEL
 from headrace.engine.outcomes import Packet
 from headrace.engine.registry import list_stores
@@ -127,6 +127,8 @@ async def _audit(engine: Engine, interval: float) -> None:
         await asyncio.sleep(interval)
         if engine.stores.others():
             await _go_on(engine, audit_mirrors(engine, place))
+            await _go_on(engine, tell_ended(engine, place))
+            await _go_on(engine, forget_mirrors(engine, place))
 
 
 async def _find_mail(engine: Engine) -> list[Any]:
