@@ -141,6 +141,7 @@ async def test_a_listener_that_was_cut_off_believes_nothing_it_knew(
     await wait_listening(engine)
     made = await keys.create_key(other, "dev", "one")
     await wait_found(engine, made.secret)
+    await fetch_sql(other, "ALTER TABLE headrace.api_keys DISABLE TRIGGER hint_control")
     await fetch_sql(other, "UPDATE headrace.api_keys SET revoked_at = now() WHERE id = $1", made.id)
     assert await keys.find_key_environment(engine, made.secret)
     await fetch_sql(
@@ -148,6 +149,35 @@ async def test_a_listener_that_was_cut_off_believes_nothing_it_knew(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'",
     )
     await wait_refused(engine, made.secret)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE headrace.api_keys SET revoked_at = now() WHERE environment_id = 1",
+        "DELETE FROM headrace.api_keys WHERE environment_id = 1",
+        "UPDATE headrace.environments SET signing_secret = 'another' WHERE id = 1",
+        "UPDATE headrace.api_keys SET environment_id = 2 WHERE environment_id = 1",
+        "TRUNCATE headrace.api_keys",
+    ],
+)
+async def test_a_change_by_hand_ends_what_is_remembered_too(
+    watched: tuple[Engine, WatchedStore], other: Engine, change: str
+) -> None:
+    """Whatever made it: an older version, an administrator at a prompt."""
+    engine, store = watched
+    await wait_listening(engine)
+    made, kept = await keys.create_key(other, "dev", "one"), await keys.create_key(other, "prod", "two")
+    for secret in (made.secret, kept.secret):
+        await wait_found(engine, secret)
+    before = await keys.find_key_environment(engine, made.secret)
+    await fetch_sql(other, change)
+    async with asyncio.timeout(PATIENCE):
+        while await keys.find_key_environment(engine, made.secret) == before:
+            await asyncio.sleep(0.01)
+    store.sent.clear()
+    is_there = await keys.find_key_environment(engine, kept.secret) is not None
+    assert (is_there, store.sent) == ((False, ["find_key"]) if "TRUNCATE" in change else (True, []))
 
 
 async def test_a_key_that_was_refused_is_good_as_soon_as_it_is_made(deaf: tuple[Engine, WatchedStore]) -> None:
