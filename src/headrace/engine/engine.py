@@ -6,7 +6,8 @@ There is one Engine a store; all of a process know each other through ``stores``
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+import random
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -182,9 +183,8 @@ class Engine:
     async def follow_stores(self) -> None:
         """Keeps up with the registry, for ever."""
         while True:
-            soon = [record.opens_in for record in self.stores.records() if record.opens_in > 0]
             heard = self.notices.count(STORES_CHANNEL, 0)
-            await self.notices.wait(STORES_CHANNEL, 0, min([_REFRESH_SECONDS, *soon]), since=heard)
+            await self.notices.wait(STORES_CHANNEL, 0, pause_of(self.stores.records()), since=heard)
             try:
                 await self.refresh_stores()
             except (*DATABASE_ERRORS, ConfigurationError) as error:
@@ -230,6 +230,15 @@ class Engine:
             with of_store(record.name):
                 opened.notices.start_listening()
         return opened
+
+
+def pause_of(records: Sequence[StoreRecord]) -> float:
+    """How many seconds until a process reads the registry again: when a store takes roots, and never after _REFRESH_SECONDS.
+
+    Each pause is another one, so that hundreds of processes that were told of a change at once don't all come at once from then on.
+    """
+    soon = [record.opens_in for record in records if record.opens_in > 0]
+    return min([_REFRESH_SECONDS * random.uniform(0.6, 1.0), *soon])  # noqa: S311 - spreads load, guards nothing
 
 
 def _check_home(own: Any) -> None:
