@@ -20,7 +20,7 @@ from tests.guards import list_guards
 async def add_database(server_url: str, template: str) -> str:
     """The URL of a new database cloned from a template, that may become a store."""
     name = f"store_{uuid.uuid4().hex[:10]}"
-    await run_sql(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    await run_sql(server_url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     url = with_name(server_url, name)
     # a clone says that it is the template's installation: a copy of home is refused as a store, and rightly
     await run_sql(url, "UPDATE headrace.identity SET fleet = gen_random_uuid()")
