@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from headrace.engine import imports, listings, moves, runs
+from headrace.engine import batches, imports, listings, moves, runs
 from headrace.engine.engine import Engine
 from headrace.engine.environments import Environment, find_environment
 from headrace.engine.imports import EndedRun, Imported
 from headrace.engine.moves import TreeMoved
-from headrace.engine.outcomes import Packet, RunCreated, RunExists, RunFilter
+from headrace.engine.outcomes import BatchCreated, Packet, RunCreated, RunExists, RunFilter, StoredItem
 from headrace.engine.registry import change_store, declare_legacy
 from headrace.engine.replays import replay_run
 from headrace.engine.upkeep import Removed, remove_store
 from headrace.errors import ConfigurationError
 from headrace.ids import LEGACY_STORE, format_run_id, parse_run_id, store_of
+from headrace.protocol.batches import CreateBatch
 from headrace.protocol.options import RunOptions
 from headrace.protocol.statuses import RunStatus
 from headrace.settings import Settings
@@ -113,7 +115,9 @@ def test_a_line_that_can_not_be_used_says_why(bad: bytes, why: str) -> None:
     assert why in str(raised.value)
 
 
-async def test_imported_runs_are_runs_of_the_declared_store(fleet: list[Engine]) -> None:
+async def test_imported_runs_are_runs_of_the_declared_store(
+    fleet: list[Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
     home, s1, _ = fleet
     dev = await find_dev(home)
     await declare_legacy(home, "s2")
@@ -129,7 +133,7 @@ async def test_imported_runs_are_runs_of_the_declared_store(fleet: list[Engine])
     assert await imports.import_runs(s1, dev, brought) == Imported(0, 5, 1)
     counts = [(await fetch_sql(one, "SELECT count(*) AS n FROM headrace.runs"))[0]["n"] for one in fleet]
     assert counts == [0, 0, 4]
-    files = [one for one in home.payloads._backend.list().collect() if one]
+    files = [one for one in Path(home.settings.data_dir, "payloads").rglob("*") if one.is_file()]
     assert len(files) == 1, "what was put there for a run that was known is taken away"
 
     for run in brought[:4]:
@@ -160,6 +164,17 @@ async def test_imported_runs_are_runs_of_the_declared_store(fleet: list[Engine])
     fresh = await runs.trigger_run(home, dev.id, "t", Packet(b"1"), RunOptions(idempotency_key="f"))
     assert isinstance(fresh, RunCreated)
 
+    # waited for in another store: an item whose key stands for an imported run
+    with monkeypatch.context() as patch:
+        patch.setattr(home.stores, "pick", lambda: s1)
+        items = [StoredItem(0, "t", Packet(b"1"), RunOptions(idempotency_key="k"))]
+        batch = await batches.submit_batch(home, dev.id, CreateBatch(run_count=1), items)
+    assert isinstance(batch, BatchCreated)
+    assert store_of(batch.batch.id) == s1.key
+    state = await batches.find_batch(home, dev.id, batch.batch.id)
+    assert state is not None
+    assert (state.status, state.settled, state.succeeded) == ("COMPLETED", 1, 1)
+
     # a replay is a run of our own
     first = await runs.find_run(home, dev.id, brought[2].id)
     assert first is not None
@@ -173,8 +188,10 @@ async def test_imported_runs_are_runs_of_the_declared_store(fleet: list[Engine])
         await assert_invariants(one)
 
 
-async def test_imported_runs_are_found_wherever_they_are_moved(fleet: list[Engine]) -> None:
-    home, _, s2 = fleet
+async def test_imported_runs_are_found_wherever_they_are_moved(
+    fleet: list[Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, s1, s2 = fleet
     dev = await find_dev(home)
     with pytest.raises(ConfigurationError, match="there is no store 'nowhere'"):
         await declare_legacy(home, "nowhere")
@@ -205,9 +222,14 @@ async def test_imported_runs_are_found_wherever_they_are_moved(fleet: list[Engin
         found = await runs.find_run(home, dev.id, run.id)
         assert found is not None
         assert found.spelt == run.text
-    more = [*brought, read(id=DATED)]
+    more = [*brought, read(id=DATED, idempotencyKey="d")]
     await imports.begin_import(home)
-    assert await imports.import_runs(home, dev, more) == Imported(1, 2, 0)
-    assert await fetch_sql(home, "SELECT FROM headrace.runs WHERE id = $1", parse_run_id(DATED))
+    assert await imports.import_runs(home, dev, more) == Imported(1, 2, 1)
+    assert await fetch_sql(home, "DELETE FROM headrace.runs WHERE id = $1 RETURNING id", parse_run_id(DATED))
+    # a key whose imported run is nowhere is taken, though home itself is asked for it
+    monkeypatch.setattr(home.stores, "pick", lambda: s1)
+    fresh = await runs.trigger_run(home, dev.id, "t", Packet(b"1"), RunOptions(idempotency_key="d"))
+    assert isinstance(fresh, RunCreated)
+    assert store_of(fresh.run_id) == s1.key
     with pytest.raises(ConfigurationError):
         await declare_legacy(home, "s1")

@@ -67,7 +67,8 @@ async def create_bulk_action(call: Call) -> Response:
         case BulkCreated(action_id):
             return answer_json(202, wire.BulkActionId(ids.format_bulk_action_id(action_id)))
         case BulkRunsMissing(missing):
-            named = ", ".join(ids.format_run_id(one) for one in missing[:_SHOWN_IDS])
+            given = {ids.parse_run_id(text): text for text in asked.run_ids or []}
+            named = ", ".join(given[one] for one in missing[:_SHOWN_IDS])
             more = f" and {len(missing) - _SHOWN_IDS} more" if len(missing) > _SHOWN_IDS else ""
             return answer_error(422, f"runIds: not in this environment: {named}{more}")
         case BulkLimit(most):
