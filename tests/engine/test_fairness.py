@@ -8,7 +8,7 @@ import pytest
 
 from headrace.engine.engine import Engine
 from headrace.engine.outcomes import ClaimedRun
-from headrace.engine.queues import declare_queue
+from headrace.engine.queues import declare_queue, limit_environment
 from headrace.engine.turns import Turns
 from headrace.queues import Queue
 from tests.engine.backlogs import fill, take
@@ -27,7 +27,12 @@ async def keys_of(engine: Engine, runs: list[ClaimedRun]) -> Counter[str]:
     return Counter(row["key"] for row in rows)
 
 
-@pytest.mark.parametrize(("limits", "size"), [(None, 397), (Queue("task/t", key_limit=20), 140)])
+UNLIMITED = pytest.mark.one_store("a claim without limits is of its own store: it asks no other one")
+
+
+@pytest.mark.parametrize(
+    ("limits", "size"), [pytest.param(None, 397, marks=UNLIMITED), (Queue("task/t", key_limit=20), 140)]
+)
 async def test_each_key_gets_its_share_of_10_000_runs(engine: Engine, limits: Queue | None, size: int) -> None:
     """Seven keys with very different backlogs, two workers, claims of many sizes."""
     backlogs = {"a": 30_000, "b": 1_800, "c": 3_000, "d": 1_700, "e": 1_600, "f": 9_000, "g": 2_000}
@@ -49,6 +54,7 @@ async def test_each_key_gets_its_share_of_10_000_runs(engine: Engine, limits: Qu
     assert got.keys() == backlogs.keys()
 
 
+@UNLIMITED
 @pytest.mark.parametrize("size", [1, 10])
 async def test_a_key_with_100_000_runs_delays_another_by_a_turn(engine: Engine, size: int) -> None:
     """Whichever of the two comes first by its name: the one with a single run goes in the next claim or the one after."""
@@ -64,6 +70,7 @@ async def test_a_key_with_100_000_runs_delays_another_by_a_turn(engine: Engine, 
         assert seen[late] == 1, (late, seen)
 
 
+@UNLIMITED
 async def test_one_run_among_thousands_of_keys_waits_for_one_round(engine: Engine) -> None:
     """5,000 keys with ten runs each, and then one with a single run: it goes before any key has had two more turns."""
     await fill(engine, "t", 50_000, key="'k' || n % 5000")
@@ -140,7 +147,7 @@ async def test_lanes_share_alike(engine: Engine) -> None:
 
 
 async def test_queues_share_what_the_environment_allows(engine: Engine) -> None:
-    await fetch_sql(engine, "UPDATE headrace.environments SET concurrency_limit = 10 WHERE id = 1")
+    await limit_environment(engine, 1, 10)
     for task in ("a", "b", "c"):
         await fill(engine, task, 5_000 if task == "a" else 40)
     lease, turns = await register(engine, "a", "b", "c"), Turns()
