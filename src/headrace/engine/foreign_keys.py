@@ -31,7 +31,6 @@ from uuid import UUID
 from headrace.engine.engine import Engine
 from headrace.engine.forwards import find_moved
 from headrace.engine.idempotency import VOID, KeyClaim, claim_keys
-from headrace.engine.registry import list_stores
 from headrace.ids import LEGACY_STORE, store_of
 from headrace.protocol.statuses import KEY_FREEING_STATUSES
 from headrace.store.statements import Plan, query
@@ -49,6 +48,10 @@ _Name = tuple[str, bytes]
 
 class _ReservedError(Exception):
     """Somebody else is about to make what a key stands for: roll back, and look again."""
+
+
+class _UnheardOfError(Exception):
+    """What a key stands for is to be in a store that this process does not know yet: roll back, read the registry, look again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,8 @@ async def reserve_keys(engine: Engine, environment_id: int, claims: Sequence[Key
     while True:
         try:
             return await _reserve(engine, environment_id, ordered)
+        except _UnheardOfError:
+            await engine.home.refresh_stores()
         except _ReservedError:
             await asyncio.sleep(_PAUSE)
 
@@ -137,8 +142,8 @@ async def _find_over(
         by_store[store_of(target)][name] = target
     for key, some in by_store.items():
         owner = home.stores.named(key)
-        if owner is home and key not in (home.key, LEGACY_STORE) and not await _is_removed(home, key):
-            raise _ReservedError  # a store that this process has not heard of yet
+        if owner is home and key not in (home.key, LEGACY_STORE) and await _has_store(connection, key):
+            raise _UnheardOfError
         if owner is not home:  # where it would be made, if that is still to come: home's own row is locked here
             voiding = owner.store.run_plan(_void(environment_id, some))
             freed |= await answers_within(voiding, home.settings.store_patience)
@@ -147,12 +152,10 @@ async def _find_over(
     return freed
 
 
-async def _is_removed(home: Engine, key: str) -> bool:
-    """Whether a store that is not known here is no more; where it is, it is known after this."""
-    if any(one.key == key and one.state == "removed" for one in await list_stores(home)):
-        return True
-    await home.refresh_stores()
-    return False
+async def _has_store(connection: Any, key: str) -> bool:
+    """Whether the registry has a store with this key that is not removed."""
+    rows = await run_plan_on(connection, query("list_stores"))
+    return any(row["key"] == key and row["state"] != "removed" for row in rows)
 
 
 async def _look(home: Engine, connection: Any, environment_id: int, targets: Any, state: dict[UUID, Any]) -> None:
