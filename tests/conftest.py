@@ -23,14 +23,24 @@ import pytest
 from headrace import ids
 from headrace.engine.engine import Engine
 from headrace.engine.environments import Environment, find_environment
-from headrace.engine.registry import change_store
 from headrace.settings import Settings
 from headrace.store.embedded import EmbeddedPostgres
-from tests.fleet import fleet, join_store, make_template, more_stores, old_template, with_name
+from tests.fleet import (
+    choose_store,
+    cloned_stores,
+    find_name,
+    fleet,
+    fleet_templates,
+    make_template,
+    more_stores,
+    old_template,
+    with_name,
+)
+from tests.memory import use_memory
 from tests.postgres_15 import old_postgres, running_old_postgres
 from tests.server_fixture import server
 
-__all__ = ["fleet", "more_stores", "old_postgres", "old_template", "server"]
+__all__ = ["cloned_stores", "fleet", "fleet_templates", "more_stores", "old_postgres", "old_template", "server"]
 
 THREE_STORES = os.environ.get("HEADRACE_TEST_STORES") == "3"
 """Whether the engine of a test is one of a fleet of three stores: see ``engine``."""
@@ -38,6 +48,9 @@ THREE_STORES = os.environ.get("HEADRACE_TEST_STORES") == "3"
 _TURN = int(os.environ.get("HEADRACE_TEST_TURN", "0"))
 
 _numbers = itertools.count()
+
+
+use_memory()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -87,8 +100,8 @@ def postgres() -> Generator[str]:
         server = EmbeddedPostgres(Path(folder))
         url = server.start()
         # It outlives no crash of the machine. A commit that waited for a busy disk once held up a sweep for seconds.
-        for setting in ("fsync", "full_page_writes"):
-            execute_sql(url, f"ALTER SYSTEM SET {setting} = off")
+        for setting in ("fsync = off", "full_page_writes = off", "max_wal_size = '512MB'"):
+            execute_sql(url, f"ALTER SYSTEM SET {setting}")
         execute_sql(url, "SELECT pg_reload_conf()")
         try:
             yield url
@@ -103,8 +116,10 @@ def template(postgres: str) -> str:
 
 
 @pytest.fixture
-def database_url(postgres: str, template: str) -> Generator[str]:
+def database_url(postgres: str, template: str, request: pytest.FixtureRequest) -> Generator[str]:
     """A fresh database with the schema in it."""
+    if THREE_STORES and "fleet_urls" in request.fixturenames:
+        template = find_name(request.getfixturevalue("fleet_templates")["home"])
     name = f"test_{uuid.uuid4().hex[:8]}_{next(_numbers)}"
     # file_copy: a third of the time, where nothing waits for a disk
     execute_sql(postgres, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
@@ -147,7 +162,7 @@ def minting_for(store: str) -> Generator[None]:
 @pytest.fixture
 def fleet_urls(request: pytest.FixtureRequest) -> dict[str, str]:
     """The stores that the test's engine has beside home: none, or with HEADRACE_TEST_STORES=3 two."""
-    return request.getfixturevalue("more_stores") if THREE_STORES else {}
+    return request.getfixturevalue("cloned_stores") if THREE_STORES else {}
 
 
 @pytest.fixture
@@ -161,12 +176,9 @@ async def engine(
     """
     home = await Engine.open(settings, listen=True)
     try:
-        stores = [home, *[await join_store(home, name, url) for name, url in fleet_urls.items()]]
         is_home = request.node.get_closest_marker("at_home") is not None
         turn = 0 if is_home else zlib.crc32(request.node.nodeid.encode()) + _TURN
-        chosen = stores[turn % len(stores)]
-        for one in stores if fleet_urls else []:
-            await change_store(home, one.name, weight=float(one is chosen))
+        chosen = await choose_store(home, fleet_urls, turn) if fleet_urls else home
         with minting_for(chosen.key):
             yield chosen
     finally:
