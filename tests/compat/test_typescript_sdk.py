@@ -11,15 +11,26 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from tests.conftest import execute_sql
 from tests.processes import API_KEY, ServerProcess, make_environment
 
 HERE = Path(__file__).parent
+STORES = ["home", "s1", "s2"]
 
 
-def test_the_published_sdk_drives_python_tasks(database_url: str, tmp_path: Path) -> None:
-    server = ServerProcess(database_url, str(tmp_path))
+@pytest.mark.parametrize("stores", [1, 3])
+def test_the_published_sdk_drives_python_tasks(
+    database_url: str, tmp_path: Path, stores: int, request: pytest.FixtureRequest
+) -> None:
+    others: dict[str, str] = request.getfixturevalue("more_stores") if stores > 1 else {}
+    extra = {"HEADRACE_STORES": ",".join(f"{name}={url}" for name, url in others.items()), "HEADRACE_STORE_GRACE": "0"}
+    if others:
+        execute_sql(database_url, "UPDATE headrace.stores SET weight = 0")
+    server = ServerProcess(database_url, str(tmp_path), extra)
     server.start()
-    environment = make_environment(database_url, str(tmp_path))
+    environment = make_environment(database_url, str(tmp_path), extra)
     worker = subprocess.Popen([sys.executable, "-m", "headrace", "worker", str(HERE / "tasks.py")], env=environment)
     try:
         driven = subprocess.run(
@@ -55,3 +66,14 @@ def test_the_published_sdk_drives_python_tasks(database_url: str, tmp_path: Path
         "filtered": [True, True, True, 0],
         "missingToken": "NotFoundError 404",
     }
+    found = {name: list_owners(url) for name, url in {"home": database_url, **others}.items()}
+    if stores > 1:
+        assert found.pop("home") == [], "home weighs nothing here"
+        assert [*filter(None, found.values())] != []
+    assert [keys for name, keys in found.items() if keys not in ([], [STORES.index(name)])] == []
+
+
+def list_owners(url: str) -> list[int]:
+    """Which stores the runs in a database say that they are of."""
+    rows = execute_sql(url, "SELECT DISTINCT get_byte(uuid_send(id), 15) AS owner FROM headrace.runs")
+    return [row["owner"] for row in rows]
