@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from msgspec import UnsetType
+from msgspec import UNSET, UnsetType
 from starlette.responses import Response
 
 from headrace.api import filters, limits
@@ -48,7 +48,10 @@ async def list_queues(call: Call) -> Response:
     forbid_unless(call.caller.may("read", ("queues", None)))
     found = await queues.list_queues(call.engine, call.environment_id, limit=size, offset=(page - 1) * size)
     pages = QueuePages(current_page=page, total_pages=math.ceil(found.total / size), count=found.total)
-    return answer_json(200, QueueList(data=[_view(queue) for queue in found.queues], pagination=pages))
+    warnings = filters.warn_missing(found.missing, "runs")
+    return answer_json(
+        200, QueueList(data=[_view(queue) for queue in found.queues], pagination=pages, warnings=warnings)
+    )
 
 
 async def retrieve_queue(call: Call) -> Response:
@@ -163,6 +166,7 @@ def _view(queue: QueueView) -> QueueItem:
         key_limit=queue.key_limit,
         rate_limit=RateLimit(queue.rate[0], queue.rate[1], queue.rate_by_key) if queue.rate else None,
         release_concurrency_on_waitpoint=not queue.keeps_slots,
+        waits_for_stores=list(queue.waits_for) or UNSET,
     )
 
 

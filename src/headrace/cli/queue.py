@@ -149,4 +149,6 @@ def _spell_limit(queue: dict[str, Any]) -> str:
 def _spell_state(queue: dict[str, Any]) -> str:
     if queue["paused"]:
         return "paused"
+    if away := queue.get("waitsForStores"):
+        return f"waits for store {', '.join(away)}, which does not answer"
     return "limit set over the declared one" if queue["concurrency"]["override"] is not None else "open"

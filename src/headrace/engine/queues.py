@@ -40,14 +40,22 @@ class QueueView:
     paused_at: datetime | None
     running: int
     queued: int
+    missing: Sequence[str] = ()
+    """Names of the stores that do not answer: what they do is not counted."""
+
+    @property
+    def waits_for(self) -> Sequence[str]:
+        """Names of the stores without which nothing of it starts: its limits are those of all stores (decision 0014)."""
+        return self.missing if self.limit is not None or self.key_limit is not None or self.rate is not None else ()
 
 
 @dataclass(frozen=True, slots=True)
 class QueuePage:
-    """Queues by name; ``total`` counts all of them."""
+    """Queues by name; ``total`` counts all of them. ``missing`` are the stores that do not answer."""
 
     queues: list[QueueView]
     total: int
+    missing: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +147,8 @@ async def list_queues(engine: Engine, environment_id: int, *, limit: int, offset
     engine = engine.home
     if engine.stores.others():
         names = await _find_names(engine, environment_id, None)
-        return QueuePage(await _read_queues(engine, environment_id, names[offset : offset + limit]), len(names))
+        found = await _read_queues(engine, environment_id, names[offset : offset + limit])
+        return QueuePage(found, len(names), found[0].missing if found else ())
     rows = await engine.store.fetch("list_queues", environment_id, None, limit, offset)
     if not rows and offset:
         first = await engine.store.fetch("list_queues", environment_id, None, 1, 0)
@@ -199,7 +208,7 @@ async def find_limits(engine: Engine, environment_id: int) -> EnvironmentLimits:
     """What an environment may do at once, and does. What a store does that does not answer is not counted."""
     engine = engine.home
     [row] = await engine.store.fetch("find_environment_limits", environment_id)
-    elsewhere = await _ask_others(engine, lambda one: one.store.fetch("find_environment_limits", environment_id))
+    elsewhere, _ = await _ask_others(engine, lambda one: one.store.fetch("find_environment_limits", environment_id))
     return EnvironmentLimits(
         row["slug"],
         row["concurrency_limit"],
@@ -257,7 +266,7 @@ async def _write_override(
 async def _find_names(engine: Engine, environment_id: int, name: str | None) -> list[str]:
     """The names of all queues, or the one that is asked for where it is: in order, of all stores that answer."""
     rows = list(await engine.store.fetch("list_queue_names", environment_id, name))
-    rows += await _ask_others(engine, lambda one: one.store.fetch("list_queue_names", environment_id, name))
+    rows += (await _ask_others(engine, lambda one: one.store.fetch("list_queue_names", environment_id, name)))[0]
     return sorted({row["name"] for row in rows})
 
 
@@ -266,21 +275,23 @@ async def _read_queues(engine: Engine, environment_id: int, names: Sequence[str]
         return []
     rows = await engine.store.fetch("count_queues", environment_id, names)
     found = {row["name"]: _read_queue(row) for row in rows}
-    for row in await _ask_others(engine, lambda one: one.store.fetch("count_queues", environment_id, names)):
+    more, missing = await _ask_others(engine, lambda one: one.store.fetch("count_queues", environment_id, names))
+    for row in more:
         one = found[row["name"]]
         found[row["name"]] = replace(one, running=one.running + row["running"], queued=one.queued + row["queued"])
-    return [found[name] for name in names]
+    return [replace(found[name], missing=missing) if missing else found[name] for name in names]
 
 
-async def _ask_others(engine: Engine, ask: Callable[[Engine], Awaitable[list[Any]]]) -> list[Any]:
-    """The rows of all stores but home that answer."""
+async def _ask_others(engine: Engine, ask: Callable[[Engine], Awaitable[list[Any]]]) -> tuple[list[Any], Sequence[str]]:
+    """The rows of all stores but home that answer, and the names of those that do not."""
     if not engine.stores.others():
-        return []
+        return [], ()
 
     async def ask_other(one: Engine) -> list[Any]:
         return [] if one is engine.stores.home else await ask(one)
 
-    return [row for rows in (await engine.stores.gather(ask_other)).answers for row in rows]
+    gathered = await engine.stores.gather(ask_other)
+    return [row for rows in gathered.answers for row in rows], gathered.missing
 
 
 def _override(environment_id: int, name: str, limit: int | None, percent: float | None) -> Plan[None]:

@@ -29,8 +29,8 @@ from headrace.store.statements import Plan, Record, query
 from headrace.store.store import DATABASE_ERRORS, run_plan_on
 from headrace.timeouts import answers_within
 
-_REST: Final = 2.0
-"""Seconds in which a store that did not answer is not asked again: lanes without limits are not to wait for it each time."""
+_REST: Final = 1.0
+"""Seconds from look to look at whether a store that did not answer does again. Nobody waits for that: lanes without limits are not to."""
 
 _BUSY_REST: Final = 0.2
 """The same where somebody else held a limit for too long."""
@@ -67,6 +67,32 @@ class _Door:
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     closed_until: float = 0.0
+    away: str = ""
+    """Why it is closed until every store answers again; "" where it is not."""
+    look: asyncio.Task[None] | None = None
+    looked_at: float = 0.0
+
+    def close(self, reason: str) -> None:
+        """Until every store answers."""
+        if not self.away:
+            _log.warning(
+                "nothing is claimed under limits: a store that would have to be counted is away", reason=reason
+            )
+        self.away, self.looked_at = reason, time.monotonic()
+        metrics.count_withheld_claim()
+
+    def look_again(self, stores: Stores[Engine], patience: float) -> None:
+        """Looks whether every store answers, unless that is done or was done just now. Returns at once."""
+        if (self.look is None or self.look.done()) and time.monotonic() - self.looked_at >= _REST:
+            self.look = asyncio.create_task(self._look(stores, patience))
+
+    async def _look(self, stores: Stores[Engine], patience: float) -> None:
+        asked = [answers_within(one.store.fetch("check_database"), patience) for one in stores.all()]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        self.looked_at = time.monotonic()
+        if not any(isinstance(answer, BaseException) for answer in answers):
+            _log.info("every store answers again: what is under limits is claimed", reason=self.away)
+            self.away = ""
 
 
 _doors: Final[WeakKeyDictionary[Stores[Any], _Door]] = WeakKeyDictionary()
@@ -78,28 +104,37 @@ async def claim_over_stores(
     """The rows of a claim from lanes with keys or limits in the store of ``engine``, where there are others.
 
     Where a store does not answer, or holds a limit for too long, nothing is taken from lanes under limits, of which it would
-    have to be counted what executes there. Raises errors of the engine's own store.
+    have to be counted what executes there. One that is away is waited for once, by the claim that finds it so. Raises errors of
+    the engine's own store.
     """
     names: list[str] = [row["name"] for row in await engine.store.fetch("find_limits", environment_id, list(tasks))]
     door = _doors.setdefault(engine.stores, _Door())
     turns.again_in = None
-    if names and time.monotonic() < door.closed_until:
+    if names and door.away:
+        metrics.count_withheld_claim()
+        door.look_again(engine.stores, _find_patience(engine))
+        turns.again_in = _REST
+    elif names and time.monotonic() < door.closed_until:
         turns.again_in = door.closed_until - time.monotonic()
     elif names:
         claim = _Claim(engine, environment_id, list(tasks), names, limit, turns, make_claim)
         try:
             async with door.lock:
-                return await claim.make()
+                if not door.away:  # else somebody before has found it so
+                    return await claim.make()
+            turns.again_in = _REST
         except _AwayError as error:
-            door.closed_until = time.monotonic() + _REST
-            _log.warning(
-                "nothing is claimed under limits: a store that would have to be counted is away", reason=str(error)
-            )
-            metrics.count_withheld_claim()
+            door.close(str(error))
+            turns.again_in = _REST
         except _BusyError:
             door.closed_until = time.monotonic() + _BUSY_REST
-        turns.again_in = door.closed_until - time.monotonic()
+            turns.again_in = _BUSY_REST
     return await engine.store.run_plan(_claim_unlimited(engine, environment_id, tasks, make_claim))
+
+
+def _find_patience(engine: Engine) -> float:
+    # while it waits for one store the transactions in those before are idle, and may be so for no longer than a lease
+    return min(engine.settings.store_patience, _PATIENCE, engine.settings.lease / (2 * len(engine.stores.all())))
 
 
 def _claim_unlimited(
@@ -189,9 +224,7 @@ class _Claim:
 
     @property
     def _patience(self) -> float:
-        # while it waits for one store the transactions in those before are idle, and may be so for no longer than a lease
-        settings = self.engine.settings
-        return min(settings.store_patience, _PATIENCE, settings.lease / (2 * len(self.engine.stores.all())))
+        return _find_patience(self.engine)
 
     def _find_due(self, used: Mapping[str, Sequence[Record]]) -> dict[str, list[Engine]]:
         """The limits under which it is another store's turn, and the engines of these: it would take more, and it is longer

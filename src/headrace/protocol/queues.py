@@ -57,6 +57,8 @@ class QueueItem(Struct, frozen=True, rename="camel"):
     rate_limit: RateLimit | None
     release_concurrency_on_waitpoint: bool
     version: Literal["V1"] = "V1"
+    waits_for_stores: list[str] | UnsetType = UNSET
+    """Names of the stores without which nothing of it starts, because its limits hold over all of them: they do not answer."""
 
 
 class QueuePages(Struct, frozen=True, rename="camel"):
@@ -72,6 +74,7 @@ class QueueList(Struct, frozen=True):
 
     data: list[QueueItem]
     pagination: QueuePages
+    warnings: list[str] | UnsetType = UNSET
 
 
 class NamedQueue(Struct, frozen=True):

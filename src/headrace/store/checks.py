@@ -178,7 +178,8 @@ def judge_facts(facts: StoreFacts, *, fleet: UUID | None, pooler: str, pool_size
         yield Problem(
             facts.name,
             f"{who} can't be reached: {facts.failure}.",
-            "Check that it runs and that its URL is right. What it owns is not to be had until then; the other stores go on.",
+            "Check that it runs and that its URL is right. What it owns is not to be had until then; the other stores go on, but "
+            "nothing starts in any of them on queues with limits, which wait for it.",
             "warn",
             "unreachable",
         )
