@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -14,8 +15,8 @@ from headrace.engine.engine import Engine
 from headrace.engine.ticks import fire_due
 from headrace.protocol.schedules import UpdateSchedule
 from headrace.settings import Settings
-from headrace.store.statements import load_sql
-from headrace.store.store import run_plan_on
+from headrace.store.statements import Record, load_sql
+from headrace.store.store import Store, run_plan_on
 from tests.chaos.test_crash_points import kill_at
 from tests.engine.held import held_at, holding
 from tests.engine.scheduling import (
@@ -180,6 +181,30 @@ async def test_a_sweep_wakes_for_the_tick_and_not_at_its_next_look(engine: Engin
     await sweeping
     rows = await fetch_sql(engine, "SELECT created_at FROM headrace.runs ORDER BY id")
     assert all(row["created_at"] - tick < 30 * SECOND for row, tick in zip(rows, ticks, strict=False))
+
+
+class LateStore(Store):
+    """A store of which each look at what is due comes so late that a tick is."""
+
+    async def fetch(self, name: str, *args: Any) -> list[Record]:
+        if name == "find_due_work":
+            await asyncio.sleep(1.0)
+        return await super().fetch(name, *args)
+
+
+@AT_HOME
+async def test_a_tick_that_comes_while_others_are_fired_does_not_wait_for_the_next_look(engine: Engine) -> None:
+    schedule = await create(engine, "* * * * * *")
+    stop, store = asyncio.Event(), await LateStore.open(engine.settings)
+    sweeping = asyncio.create_task(sweeps.run_sweeps(replace(engine, store=store), stop, interval=600))
+    try:
+        async with asyncio.timeout(50):
+            while len(await read_ticks(engine, schedule)) < 4:
+                await asyncio.sleep(0.05)
+    finally:
+        stop.set()
+        await sweeping
+        await store.close()
 
 
 # Missed ticks

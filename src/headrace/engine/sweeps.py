@@ -38,6 +38,7 @@ _CHUNK: Final = 1000
 _BULK_SECONDS: Final = 0.25
 _SCHEDULES_CHUNK: Final = 100
 _SHORTEST_PAUSE: Final = 0.01
+_OVERDUE_PAUSE: Final = 0.5
 
 _NOT_SEALED: Final = {"type": "INTERNAL_ERROR", "code": "BATCH_NOT_SEALED", "message": "Its batch was never sealed."}
 
@@ -105,10 +106,9 @@ async def _sweep_on(engine: Engine, stop: asyncio.Event, every: float, audit_eve
                 [look] = await engine.store.fetch("find_due_work")  # what it did may have led to the next deadline
             if unfinished:
                 pause = 0.0
-            elif (
-                not look["due"] and look["next_in"] is not None
-            ):  # a deadline is met when it comes, not at the next look
-                pause = max(min(every, look["next_in"]), _SHORTEST_PAUSE)
+            elif look["next_in"] is not None:  # a deadline is met when it comes, not at the next look
+                # one that came meanwhile is met soon; what stays due, as a move under way, is not to be looked at all the time
+                pause = min(every, max(look["next_in"], _OVERDUE_PAUSE if look["due"] else _SHORTEST_PAUSE))
         except DATABASE_ERRORS as error:
             _log.warning("sweep put off: the database does not answer", error=str(error))
         await happens_within(stop, pause)
