@@ -174,7 +174,7 @@ async def test_a_run_is_met_by_its_key(connection: asyncpg.Connection[Any], seed
 async def test_idling_reads_no_runs(connection: asyncpg.Connection[Any]) -> None:
     nodes = await explain(connection, "find_due_work")
     touched = [node for node in nodes if node.get("Relation Name") == "runs"]
-    assert {node.get("Index Name") for node in touched} == {"runs_expiring"}
+    assert {node.get("Index Name") for node in touched} == {"runs_expiring", "runs_parked"}
     assert rows_read(touched) <= 1
 
 

@@ -19,13 +19,9 @@ FROM unnest(
 ) AS c (id, lane_id, watched, delayed_until, payload, payload_type, options, idempotency_key)
 CROSS JOIN LATERAL (SELECT c.options::jsonb AS said) AS o
 CROSS JOIN (
-    SELECT EXISTS (
-        SELECT FROM headrace.parkings AS p WHERE p.environment_id = $1::integer AND p.root_id = $3::uuid
-    ) AS parked OFFSET 0
-) AS k
-CROSS JOIN (
     SELECT k.now, least($5::timestamptz, k.now) AS place, e.default_ttl, e.max_ttl,
-        e.default_ttl IS NOT NULL OR e.max_ttl IS NOT NULL AS expires
+        e.default_ttl IS NOT NULL OR e.max_ttl IS NOT NULL AS expires,
+        EXISTS (SELECT FROM headrace.parkings AS p WHERE p.environment_id = $1::integer AND p.root_id = $3::uuid) AS parked
     FROM headrace.environments AS e CROSS JOIN (SELECT headrace.clock() AS now OFFSET 0) AS k WHERE e.id = $1::integer
 ) AS t
 CROSS JOIN LATERAL (
@@ -34,5 +30,5 @@ CROSS JOIN LATERAL (
         c.delayed_until
     ) AS ready_at
 ) AS w
-CROSS JOIN LATERAL (SELECT k.parked AND NOT (t.expires OR coalesce(o.said ? 'ttl', false)) AS yes) AS p
+CROSS JOIN LATERAL (SELECT t.parked AND NOT (t.expires OR coalesce(o.said ? 'ttl', false)) AS yes) AS p
 ON CONFLICT (environment_id, id) DO NOTHING

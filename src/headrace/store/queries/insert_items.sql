@@ -28,21 +28,17 @@ WITH inserted AS (
     CROSS JOIN LATERAL (SELECT i.options::jsonb AS said) AS o
     CROSS JOIN (
         SELECT c.now, coalesce($17::timestamptz, c.now) AS place, e.default_ttl, e.max_ttl,
-            e.default_ttl IS NOT NULL OR e.max_ttl IS NOT NULL AS expires
+            e.default_ttl IS NOT NULL OR e.max_ttl IS NOT NULL AS expires,
+            EXISTS (SELECT FROM headrace.parkings AS p WHERE p.environment_id = $1::integer AND p.root_id = $15::uuid) AS parked
         FROM headrace.environments AS e CROSS JOIN (SELECT headrace.clock() AS now OFFSET 0) AS c WHERE e.id = $1::integer
     ) AS t
-    CROSS JOIN (
-        SELECT $15::uuid IS NOT NULL AND EXISTS (
-            SELECT FROM headrace.parkings AS p WHERE p.environment_id = $1::integer AND p.root_id = $15::uuid
-        ) AS parked OFFSET 0
-    ) AS k
     CROSS JOIN LATERAL (
         SELECT greatest(
             CASE WHEN o.said ? 'priority' THEN t.place - make_interval(secs => (o.said ->> 'priority')::float8) ELSE t.place END,
             i.delayed_until
         ) AS ready_at
     ) AS w
-    CROSS JOIN LATERAL (SELECT k.parked AND i.error IS NULL AND NOT (t.expires OR coalesce(o.said ? 'ttl', false)) AS yes) AS p
+    CROSS JOIN LATERAL (SELECT t.parked AND i.error IS NULL AND NOT (t.expires OR coalesce(o.said ? 'ttl', false)) AS yes) AS p
     ON CONFLICT (environment_id, id) DO NOTHING
     RETURNING batch_index, status
 ),

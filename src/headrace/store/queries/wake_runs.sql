@@ -2,15 +2,15 @@
 -- they did: ready_at is when they were made. Those of a tree that is parked (moves) are parked. Indexes: runs_pkey, parkings_pkey.
 UPDATE headrace.runs AS r
 SET status = 'QUEUED', resumes = r.resumes + 1, updated_at = headrace.clock(),
-    (ready_at, parked) = (
-        SELECT CASE WHEN p.yes THEN 'infinity'::timestamptz ELSE r.created_at END, CASE WHEN p.yes THEN r.created_at END
-        FROM (
-            SELECT EXISTS (
-                SELECT FROM headrace.parkings AS p
-                WHERE p.environment_id = r.environment_id AND p.root_id = coalesce(r.root_run_id, r.id)
-            ) AS yes
-        ) AS p
-    )
-FROM (SELECT $1::integer AS environment_id, u.id FROM unnest($2::uuid[]) AS u (id) OFFSET 0) AS w
+    ready_at = CASE WHEN w.any_parked AND EXISTS (
+        SELECT FROM headrace.parkings AS p WHERE p.environment_id = r.environment_id AND p.root_id = coalesce(r.root_run_id, r.id)
+    ) THEN 'infinity' ELSE r.created_at END,
+    parked = CASE WHEN w.any_parked AND EXISTS (
+        SELECT FROM headrace.parkings AS p WHERE p.environment_id = r.environment_id AND p.root_id = coalesce(r.root_run_id, r.id)
+    ) THEN r.created_at END
+FROM (
+    SELECT $1::integer AS environment_id, u.id, EXISTS (SELECT FROM headrace.parkings) AS any_parked
+    FROM unnest($2::uuid[]) AS u (id) OFFSET 0
+) AS w
 WHERE r.environment_id = w.environment_id AND r.id = w.id AND r.status::text = 'WAITING'
 RETURNING r.id
