@@ -7,6 +7,7 @@ import itertools
 import json
 import threading
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tests.conftest import execute_sql, with_database
 from tests.e2e.commands import clean_environment, run_headrace
 
 from headrace.cli.app import run_command
+from headrace.cli.local import LocalHeadrace
 from headrace.engine import runs
 from headrace.engine.engine import Engine
 from headrace.engine.outcomes import Packet, RunCreated
@@ -175,6 +177,14 @@ def test_a_line_of_configuration_makes_a_store(
     start_process(Settings(database_url=database_url, stores=f"s1={url}"))
     assert [(one["name"], one["key"]) for one in tell(command, "stores", "list")] == [("home", "0"), ("s1", "1")]
     assert [row["url"] for row in execute_sql(database_url, "SELECT url FROM headrace.stores")] == [None, None]
+
+
+def test_headrace_dev_makes_the_tables_of_stores_too(
+    make_url: Callable[..., str], database_url: str, tmp_path: Path
+) -> None:
+    url = make_url()
+    with LocalHeadrace(Settings(database_url=database_url, stores=f"s1={url}", data_dir=str(tmp_path))):
+        assert asyncio.run(find_missing_migrations(url)) == []
 
 
 def test_a_line_of_configuration_changes_nobody_elses_database(

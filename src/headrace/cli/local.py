@@ -19,12 +19,13 @@ from typing import Final, TextIO
 
 import httpx2
 
+from headrace.cli.migrate import migrate_all
 from headrace.cli.outcome import UNREACHABLE, CommandError
+from headrace.cli.output import err
 from headrace.cli.supervisor import Child, stop_all
 from headrace.errors import ConfigurationError
 from headrace.settings import PREFIX, Settings
 from headrace.store.embedded import EmbeddedPostgres
-from headrace.store.migrate import migrate_database
 
 _START_LIMIT: Final = 60.0
 _NO_TLS: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -120,7 +121,9 @@ class LocalHeadrace:
         if not self.settings.database_url:
             self._postgres = EmbeddedPostgres(self._folder / "postgres")
             self.settings = replace(self.settings, database_url=self._postgres.start())
-        asyncio.run(migrate_database(self.settings.database_url))
+        _, _, faults = asyncio.run(migrate_all(self.settings))
+        for name, fault in faults.items():  # those that start decide whether they go on without it
+            err.print(f"warning: store {name}: {fault}", markup=False)
         key = self.settings.api_key or keep_key(self._folder / "dev_key")
         self.settings = replace(self.settings, api_key=key, data_dir=str(self._folder))
 

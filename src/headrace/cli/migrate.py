@@ -43,7 +43,7 @@ def migrate(
         print_text(format_migrations())
         return OK
     settings = Settings.from_environment(database_url=database_url)
-    changed, others, faults = asyncio.run(_migrate_all(settings, check=check))
+    changed, others, faults = asyncio.run(migrate_all(settings, check=check))
     if json:
         told: dict[str, Any] = {"missing" if check else "applied": [*map(_name, changed)]}
         if others or faults:
@@ -60,10 +60,10 @@ def migrate(
     return FAILED if check and (changed or any(others.values())) else OK
 
 
-async def _migrate_all(
-    settings: Settings, *, check: bool
+async def migrate_all(
+    settings: Settings, *, check: bool = False
 ) -> tuple[list[Migration], dict[str, list[Migration]], dict[str, str]]:
-    """What home lacked, what each other store lacked, and which could not be asked, and why."""
+    """What home lacked, what each other store lacked, and which could not be asked, and why. With ``check`` they lack it still."""
     work = find_missing_migrations if check else migrate_database
     changed = await work(settings.database_url)
     others: dict[str, list[Migration]] = {}
