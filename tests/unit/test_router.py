@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from headrace.ids import STORE_KEYS, mint_run_id
 from headrace.store.router import StoreRecord, Stores
+from headrace.store.store import find_store_name
 
 pytestmark = pytest.mark.anyio
 
@@ -101,3 +102,22 @@ def test_what_was_found_elsewhere_is_looked_for_there_and_so_many_are_remembered
     for _ in range(10_000):
         stores.remember(mint_run_id("1"), "s2")
     assert stores.owner(moved) == "s1", "it is forgotten, and asked for where its id says, where it is known"
+
+
+async def test_one_that_was_silent_gets_no_roots_for_a_while_and_is_named() -> None:
+    stores = route(S1, S2)
+    with pytest.raises(TimeoutError) as raised:
+        await stores.ask("2", asyncio.sleep(30))
+    assert find_store_name(raised.value) == "s2"
+    assert {stores.pick() for _ in range(200)} == {"home", "s1"}
+    assert await stores.ask("2", asyncio.sleep(0, "there")) == "there"
+    assert {stores.pick() for _ in range(200)} == {"home", "s1", "s2"}
+
+
+async def test_where_all_were_silent_roots_go_where_they_would_go_anyway() -> None:
+    stores = route(S1, home_weight=0.0)
+    stores.replace([(S1, "s1"), (S2, "s2"), (StoreRecord("0", "home", "", 0.0, "active"), "home")])
+    for key in "12":
+        with pytest.raises(TimeoutError):
+            await stores.ask(key, asyncio.sleep(30))
+    assert {stores.pick() for _ in range(200)} == {"s1", "s2"}

@@ -115,7 +115,7 @@ async def _reserve(engine: Engine, environment_id: int, wanted: dict[_Name, KeyC
             if name in others and name not in over
         ]
         seeds = _seed(environment_id, sorted([*own, *found], key=lambda seed: seed.name))
-        await answers_within(engine.store.run_plan(seeds), engine.settings.store_patience)
+        await engine.stores.ask(engine.key, engine.store.run_plan(seeds))
 
 
 async def _find_over(
@@ -146,7 +146,7 @@ async def _find_over(
             raise _UnheardOfError
         if owner is not home:  # where it would be made, if that is still to come: home's own row is locked here
             voiding = owner.store.run_plan(_void(environment_id, some))
-            freed |= await answers_within(voiding, home.settings.store_patience)
+            freed |= await home.stores.ask(owner.key, voiding)
         else:  # nothing is made any more in a store that is no more
             freed |= some.keys()
     return freed
@@ -166,11 +166,10 @@ async def _look(home: Engine, connection: Any, environment_id: int, targets: Any
     if own := by_store.pop(home.key, []):
         # on the connection that holds the keys: who waits for them has taken others of that pool, and may have taken all
         rows += await run_plan_on(connection, query("find_key_targets", environment_id, own))
-    stores = [home.stores.named(key).store for key in by_store]
     answers = await asyncio.gather(
         *(
-            answers_within(store.fetch("find_key_targets", environment_id, some), home.settings.store_patience)
-            for store, some in zip(stores, by_store.values(), strict=True)
+            home.stores.ask(key, home.stores.named(key).store.fetch("find_key_targets", environment_id, some))
+            for key, some in by_store.items()
         )
     )
     rows += [row for some in answers for row in some]

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from headrace.ids import HOME_STORE, LEGACY_BYTE, LEGACY_STORE, STORE_KEYS
 from headrace.logs import get_logger
-from headrace.store.store import DATABASE_ERRORS
+from headrace.store.store import DATABASE_ERRORS, name_store
 from headrace.timeouts import answers_within
 
 T = TypeVar("T")
@@ -94,10 +94,19 @@ class Stores(Generic[T]):
                 self._moved[value] = record.key
 
     def pick(self) -> T:
-        """That of the store that a new root goes to: by weight among those that are active; home where none is."""
+        """That of the store that a new root goes to: by weight among those that are active; home where none is.
+
+        One that was silent just now gets none while there is another.
+        """
         if not self._weights:
             return self._roots[0]
-        return random.choices(self._roots, self._weights)[0]  # noqa: S311 - spreads load, guards nothing
+        weights = self._weights
+        if self._silent:
+            now = time.monotonic()
+            silent = {one for record, one in self._all if self._silent.get(record.key, 0.0) > now}
+            heard = [0.0 if one in silent else weight for one, weight in zip(self._roots, weights, strict=True)]
+            weights = heard if any(heard) else weights
+        return random.choices(self._roots, weights)[0]  # noqa: S311 - spreads load, guards nothing
 
     def takes_roots(self, one: T) -> bool:
         """Whether new roots go to this one."""
@@ -131,6 +140,14 @@ class Stores(Generic[T]):
     async def gather_from(self, keys: Collection[str], ask: Callable[[T], Awaitable[R]]) -> Gathered[R]:
         """As ``gather``, of the stores with these keys only, and where none answers that is the answer."""
         return _sort_answers(await self._ask_each([one for one in self._all if one[0].key in keys], ask))
+
+    async def ask(self, key: str, asking: Awaitable[R]) -> R:
+        """The answer of one store, within the patience; what no answer came of names the store."""
+        try:
+            return await self._ask(key, asking)
+        except TimeoutError as error:
+            name_store(error, next((record.name for record, _ in self._all if record.key == key), ""))
+            raise
 
     def replace(self, stores: Sequence[tuple[StoreRecord, T]]) -> None:
         """What is known of the stores is replaced; home is among them."""
