@@ -98,6 +98,18 @@ async def test_a_root_that_is_being_made_is_waited_for_and_keeps_the_store(
     assert await find(fleet[0], made.run_id) == "PENDING_VERSION"
 
 
+async def test_who_has_read_the_tables_and_writes_to_them_next_is_not_broken_off(fleet: list[Engine]) -> None:
+    """As a sweep does: it holds what a removal needs, and needs what a removal holds."""
+    await drain(fleet)
+    async with fleet[1].store.connect() as connection, connection.transaction():
+        await connection.fetch("SELECT FROM headrace.batches")
+        await connection.fetch("SELECT FROM headrace.runs")
+        removing = await blocked(fleet[1], remove(fleet))
+        for table in ("tokens", "batches", "runs"):
+            await connection.fetch(f"UPDATE headrace.{table} SET moved = moved")
+    assert await removing == Removed()
+
+
 async def test_a_root_with_a_key_that_comes_too_late_leaves_the_key_to_who_tries_again(
     fleet: list[Engine], late: Late
 ) -> None:

@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any, Final
 
+import asyncpg  # pyright: ignore[reportMissingTypeStubs]
+
 from headrace.engine.engine import Engine
 from headrace.engine.moves import give_forwards_to_home
 from headrace.engine.registry import change_store, list_stores
@@ -19,6 +21,10 @@ COUNTED: Final = 100_000
 """Counting ends there: a store with more says "at least"."""
 
 _LOCK_SECONDS: Final = 30.0
+_LOCK_WAIT: Final = 0.5
+"""Less than PostgreSQL's ``deadlock_timeout``, which is a second."""
+
+_PAUSE: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +125,7 @@ async def remove_store(engine: Engine, name: str) -> RemoveOutcome:
         return NotDraining()
     owner = next(one for one in engine.home.stores.all() if one.key == record.key)
     async with asyncio.timeout(_LOCK_SECONDS):
-        holding = await owner.store.run_plan(_close_if_empty())
+        holding = await _close_patiently(owner)
     if not holding.empty:
         return StillOwns(holding)
     coming = _UNKNOWN
@@ -133,6 +139,19 @@ async def remove_store(engine: Engine, name: str) -> RemoveOutcome:
     await give_forwards_to_home(engine, owner)
     await change_store(engine, name, state="removed")
     return Removed()
+
+
+async def _close_patiently(owner: Engine) -> Holding:
+    """Closes the store if it is empty, as soon as nobody works on it.
+
+    A sweep that has read its tables, and is about to write to them, would wait for this and this for it. PostgreSQL breaks off
+    whichever of two such looked first; so this one, which can be repeated, waits for less than that look takes to come.
+    """
+    while True:
+        try:
+            return await owner.store.run_plan(_close_if_empty())
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+            await asyncio.sleep(_PAUSE)
 
 
 async def undo_drain(engine: Engine, name: str) -> None:
@@ -159,6 +178,7 @@ async def _count_coming(engine: Engine, owner: Engine) -> OnTheWay:
 
 
 def _close_if_empty() -> Plan[Holding]:
+    yield from query("bound_lock_waits", _LOCK_WAIT)
     yield from query("lock_owned")
     [row] = yield from query("measure_store", COUNTED)
     holding = _read_holding(row)
