@@ -35,7 +35,7 @@ _SETTINGS: Final = {
     "autovacuum_naptime": "10s",
     "jit": "off",
     "max_connections": "100",
-    "max_wal_size": "2GB",
+    "max_wal_size": "512MB",
     "shared_buffers": "256MB",
     "timezone": "UTC",
 }
