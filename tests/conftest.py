@@ -99,7 +99,7 @@ def postgres() -> Generator[str]:
     with tempfile.TemporaryDirectory(prefix="hr-test-", ignore_cleanup_errors=True) as folder:
         server = EmbeddedPostgres(Path(folder))
         url = server.start()
-        # It outlives no crash of the machine. A commit that waited for a busy disk once held up a sweep for seconds.
+        # Nothing here outlives a crash of the machine; what was committed outlives a kill.
         for setting in ("fsync = off", "full_page_writes = off", "max_wal_size = '512MB'"):
             execute_sql(url, f"ALTER SYSTEM SET {setting}")
         execute_sql(url, "SELECT pg_reload_conf()")
