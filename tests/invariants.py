@@ -49,9 +49,9 @@ _QUESTIONS: Final = {
     "10: what has ended says when, and what has not does not": """
         SELECT id FROM headrace.runs WHERE (finished_at IS NOT NULL) <>
             (status IN ('COMPLETED', 'CANCELED', 'FAILED', 'CRASHED', 'SYSTEM_FAILURE', 'EXPIRED', 'TIMED_OUT'))""",
-    "a key stands for something that exists, where that would be here": """
-        SELECT k.scope FROM headrace.idempotency_keys AS k
-        WHERE get_byte(uuid_send(k.target_id), 15) = (
+    "a key that is not only reserved stands for something that exists, where that would be here": """
+        SELECT k.scope, k.target_id FROM headrace.idempotency_keys AS k
+        WHERE k.reserved_at IS NULL AND get_byte(uuid_send(k.target_id), 15) = (
             SELECT strpos('0123456789abcdefghijklmnopqrstuvwxyz', i.key) - 1 FROM headrace.identity AS i
         ) AND NOT EXISTS (SELECT FROM headrace.runs AS r WHERE r.environment_id = k.environment_id AND r.id = k.target_id)
         AND NOT EXISTS (SELECT FROM headrace.batches AS b WHERE b.environment_id = k.environment_id AND b.id = k.target_id)

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 from headrace.store.embedded import EmbeddedPostgres
 from headrace.store.store import DATABASE_ERRORS
+from tests.fleet import with_name
 from tests.processes import make_environment
 
 T = TypeVar("T")
@@ -128,10 +129,11 @@ class Arena:
         assert self.postgres is not None
         pid = self.postgres.pid
         assert pid is not None
+        name = self.url.partition("?")[0].rsplit("/", 1)[1]
         os.kill(pid, signal.SIGKILL)
         while Path(f"/proc/{pid}").exists():
             await asyncio.sleep(0.01)
-        self.url = await asyncio.to_thread(self.postgres.start)
+        self.url = with_name(await asyncio.to_thread(self.postgres.start), name)
 
     def stop(self) -> None:
         """Kills what is left."""

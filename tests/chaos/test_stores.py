@@ -1,10 +1,13 @@
-"""A fleet under fire: stores that are killed, frozen, added and drained while clients trigger and workers die.
+"""A fleet under fire: stores that are killed, frozen, added and drained while clients trigger, trees move and workers die.
 
-    pytest tests/chaos/test_stores.py --programs-seed=0        # another history; or the seed of one that failed
+    pytest tests/chaos/test_stores.py --programs-seed=0 --fleet-rounds=30 --fleet-histories=5     # others, longer and more
 
-Whatever happened, at the end the invariants of house.md hold in each store and over their union: a trigger that was
-answered is one run however often it was tried, a key is one run wherever it was used, each batch has its items once, each
-parent was told what its children returned, and no tree lies in two stores.
+Clients trigger runs, alone, with keys, in order, under limits, late; submit and stream batches; complete tokens, cancel and
+replay, alone and in bulk. Each store is killed once at least, home too, one is frozen; workers and who moves trees are killed
+in whatever they do. At the end the invariants of house.md hold in each store and over their union (``store_audit``): a trigger
+that was answered is one run however often it was tried, a key is one run wherever it was used, each batch has its items once,
+each parent was told what its children returned, nobody waits, nothing is on its way, and no tree lies in two stores. Then all
+is moved from the store that was drained, it is removed, and everything is found still.
 """
 
 from __future__ import annotations
@@ -12,288 +15,295 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import subprocess
+import sys
 import tempfile
-from collections import defaultdict
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import pytest
 
-from headrace.engine import batches, runs, tokens
+from headrace.engine import moves, runs, schedules, upkeep
 from headrace.engine.engine import Engine
-from headrace.engine.outcomes import BatchCreated, BatchExists, Packet, RunCreated, RunExists, StoredItem
+from headrace.engine.outcomes import RunView
 from headrace.engine.registry import add_store, change_store
-from headrace.ids import format_token_id, mint_token_id, store_of
-from headrace.protocol.batches import CreateBatch
-from headrace.protocol.options import RunOptions
-from headrace.protocol.tokens import CreateToken
+from headrace.engine.schedule_outcomes import ScheduleKept
+from headrace.ids import store_of
+from headrace.protocol.schedules import CreateSchedule
 from headrace.settings import Settings
-from tests.chaos.fire import LEASE, Arena, patiently
+from headrace.store.embedded import EmbeddedPostgres
+from tests.chaos.fire import Arena, Event, patiently
+from tests.chaos.store_audit import Audit, LimitWatch, list_left, spell
+from tests.chaos.store_clients import ENVIRONMENT, Client, Told
 from tests.fleet import add_database, drop_database, make_template
-from tests.invariants import assert_invariants, fetch_sql
 from tests.postgres_15 import OldPostgres, running_old_postgres
 
 pytestmark = pytest.mark.anyio
 
-ENVIRONMENT = 1
-CLIENTS = 6
-ROUNDS = 10
-DEADLINE = 120.0
+CLIENTS = 4
+LEASE = 3.0
+WORKERS = 2
+FIRE_SECONDS = 3.0
+DEADLINE = 150.0
 JOBS = str(Path(__file__).with_name("store_jobs.py"))
-
-
-@dataclass
-class Told:
-    """What clients were answered."""
-
-    runs: dict[str, set[UUID]] = field(default_factory=lambda: defaultdict(set))
-    """By what was asked for: the runs that it was said to be."""
-    made: list[UUID] = field(default_factory=list[UUID])
-    """Roots that were said to be new, in the order of the answers."""
-    parents: dict[UUID, int] = field(default_factory=dict[UUID, int])
-    batches: dict[UUID, int] = field(default_factory=dict[UUID, int])
-    asks: dict[UUID, UUID] = field(default_factory=dict[UUID, UUID])
-
-
-class Client:
-    """Triggers at random, and tries again until it is answered, always with the same request id."""
-
-    def __init__(self, name: str, engine: Engine, told: Told, chance: random.Random) -> None:
-        self._name = name
-        self._engine = engine
-        self._told = told
-        self._chance = chance
-
-    async def act(self, number: int) -> None:
-        request = f"{self._name}-{number}"
-        match self._chance.choice(["leaf", "keyed", "keyed", "parent", "parent", "batch", "token"]):
-            case "leaf":
-                await self._trigger(request, "f.leaf", number)
-            case "keyed":
-                key = f"k{self._chance.randrange(8)}"
-                await self._trigger(request, "f.leaf", 1, key=key)
-            case "parent":
-                n = self._chance.randrange(20)
-                self._told.parents[await self._trigger(request, "f.parent", n)] = n
-            case "batch":
-                await self._submit(request)
-            case _:
-                await self._ask(request)
-
-    async def _trigger(self, request: str, task: str, value: Any, *, key: str | None = None) -> UUID:
-        options = RunOptions(idempotency_key=key)
-        packet = Packet(json.dumps(value).encode())
-        answer = await patiently(
-            lambda: runs.trigger_run(self._engine, ENVIRONMENT, task, packet, options, request_id=request)
-        )
-        assert isinstance(answer, RunCreated | RunExists), answer
-        self._told.runs[request].add(answer.run_id)
-        if isinstance(answer, RunCreated):
-            self._told.made.append(answer.run_id)
-        if key is not None:
-            self._told.runs[f"key {key}"].add(answer.run_id)
-        return answer.run_id
-
-    async def _submit(self, request: str) -> None:
-        count = self._chance.randrange(1, 8)
-        items = [
-            StoredItem(
-                index,
-                "f.leaf",
-                Packet(b"1"),
-                RunOptions(idempotency_key=f"k{self._chance.randrange(8)}") if self._chance.random() < 0.4 else None,
-            )
-            for index in range(count)
-        ]
-        answer = await patiently(
-            lambda: batches.submit_batch(
-                self._engine, ENVIRONMENT, CreateBatch(run_count=count), items, request_id=request
-            )
-        )
-        assert isinstance(answer, BatchCreated | BatchExists), answer
-        self._told.batches[answer.batch.id] = count
-
-    async def _ask(self, request: str) -> None:
-        token_id = mint_token_id()
-        await patiently(lambda: tokens.create_token(self._engine, ENVIRONMENT, token_id, CreateToken()))
-        run_id = await self._trigger(request, "f.asks", format_token_id(token_id))
-        self._told.asks[run_id] = token_id
-        await asyncio.sleep(self._chance.random() * 0.3)
-        await patiently(lambda: tokens.complete_token(self._engine, ENVIRONMENT, token_id, Packet(b'"yes"')))
+ROOT = Path(__file__).parent.parent.parent
 
 
 @dataclass
 class Fleet:
-    """The stores, and what is to be done to them. s1 and s2 are servers of their own."""
+    """The stores, and what is to be done to them. Home, s1 and s2 are servers of their own."""
 
     home: Engine
     arena: Arena
     s1: OldPostgres
     s2: OldPostgres
     s3: str
+    chance: random.Random
+    told: Told
+    mover: subprocess.Popen[bytes] | None = None
+    schedule: Any = None
+    _locks: dict[int, asyncio.Lock] = field(default_factory=dict[int, asyncio.Lock])
 
-    async def burn(self, chance: random.Random) -> None:
-        """All that happens, each once, in an order by chance."""
-        events = [
-            self._kill_worker(0),
-            self._kill_worker(1),
-            self._freeze(self.s1),
-            self._restart(self.s2),
-            self._restart(self.s1),
+    async def burn(self) -> None:
+        """All that happens, each once or twice, at moments by chance."""
+        events: list[Callable[[], Any]] = [
+            self._join,
+            *(
+                lambda what=what, number=number: self._hit(what, number)
+                for what in ("kill", "freeze")
+                for number in range(2)
+            ),
+            lambda: self._hit("postgres", 0),
+            lambda: self._freeze(self.s1),
+            lambda: self._restart(self.s1),
+            self._restart_while_tokens_are_completed,
+            *[self._kill_mover] * 3,
         ]
-        chance.shuffle(events)
-        for event in [self._join(), *events]:
-            await asyncio.sleep(chance.random() * 0.6)
-            await event
+
+        async def happen(event: Callable[[], Any]) -> None:
+            await asyncio.sleep(self.chance.random() * FIRE_SECONDS)
+            await event()
+
+        async with asyncio.TaskGroup() as group:
+            for event in events:
+                group.create_task(happen(event))
         await patiently(lambda: change_store(self.home, "s1", state="draining"))
 
-    async def _kill_worker(self, number: int) -> None:
-        process = self.arena.workers[number]
-        assert process is not None
-        process.kill()
-        await asyncio.to_thread(process.wait)
-        await self.arena.start_worker(number, chance_linger(number), 8)
+    async def start_mover(self) -> None:
+        """A process that moves trees."""
+        settings = json.dumps(asdict(self.home.settings))
+        with (self.arena.folder / "mover.log").open("ab") as log:
+            self.mover = subprocess.Popen(  # noqa: ASYNC220 - in a thread nobody would know of it yet, and nobody stop it
+                [sys.executable, "-m", "tests.chaos.mover_child", settings, str(self.chance.randrange(2**32))],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
+
+    def stop_mover(self) -> None:
+        """Kills it, in whatever it does."""
+        if self.mover is not None:
+            self.mover.kill()
+            self.mover.communicate()
+            self.mover = None
+
+    async def stop_schedule(self) -> None:
+        """No tick comes after this one."""
+        await patiently(lambda: schedules.set_active(self.home, ENVIRONMENT, self.schedule, active=False))
+
+    async def start_schedule(self) -> None:
+        """A tick each second; none is left out."""
+        asked = CreateSchedule("f.tick", "* * * * * *", "each second", catch_up="all")
+        kept = await schedules.create_schedule(self.home, ENVIRONMENT, asked)
+        assert isinstance(kept, ScheduleKept), kept
+        self.schedule = kept.schedule.id
+
+    async def _hit(self, what: str, number: int) -> None:
+        linger = (0.0, 0.3)[number % 2]  # some runs that wait are put down at once, some wait in memory
+        await self.arena.burn([Event(0.0, what, number, linger, 8)])
+
+    async def _kill_mover(self) -> None:
+        async with self._locks.setdefault(0, asyncio.Lock()):
+            self.stop_mover()
+            await self.start_mover()
+            assert self.mover is not None
+            assert self.mover.stdout is not None
+            await asyncio.to_thread(self.mover.stdout.readline)  # "ready", or it met a store that was away
+            await asyncio.sleep(self.chance.random())
 
     async def _freeze(self, server: OldPostgres) -> None:
-        server.freeze()
-        await asyncio.sleep(2 * LEASE)
-        server.thaw()
+        async with self._locks.setdefault(id(server), asyncio.Lock()):
+            server.freeze()
+            await asyncio.sleep(1.6 * LEASE)
+            server.thaw()
 
-    async def _restart(self, server: OldPostgres) -> None:
-        await asyncio.to_thread(server.kill)
-        await asyncio.sleep(0.3)
-        await asyncio.to_thread(server.start)
+    async def _restart(self, server: OldPostgres, meanwhile: float = 0.3) -> None:
+        async with self._locks.setdefault(id(server), asyncio.Lock()):
+            await asyncio.to_thread(server.kill)
+            await asyncio.sleep(meanwhile)
+            await asyncio.to_thread(server.start)
+
+    async def _restart_while_tokens_are_completed(self) -> None:
+        """s2 has a token that others wait for, and waits for one of others: both are completed while it is away."""
+        [s2] = [store for store in self.home.stores.all() if store.name == "s2"]
+        client = Client("away", self.home, self.told, self.chance)
+        asked: list[Any] = []
+        for number in range(20):
+            store = (s2.key, "0")[number % 2]
+            token_id, run_id = await client.ask_before(f"away-{number}", store)
+            asked.append(token_id)
+            if number > 3 and (store_of(run_id) == s2.key) != (store == s2.key):
+                break
+        restarting = asyncio.create_task(self._restart(self.s2, 1.0))
+        await asyncio.sleep(0.5)
+        await asyncio.gather(*map(client.answer, asked), restarting)
 
     async def _join(self) -> None:
         await patiently(lambda: add_store(self.home, "s3", self.s3))
 
 
-def chance_linger(number: int) -> float:
-    """Some runs that wait are put down at once, some wait in memory."""
-    return (0.0, 0.3)[number % 2]
+@dataclass(frozen=True)
+class Servers:
+    """A server for each store, and on each the name of a template; the last serves other tests too, and is left alone."""
+
+    home: EmbeddedPostgres
+    s1: OldPostgres
+    s2: OldPostgres
+    urls: list[str]
+    templates: list[str]
 
 
-@asynccontextmanager
-async def open_fleet(settings: Settings, postgres: str, template: str) -> AsyncGenerator[Fleet]:
+@pytest.fixture(scope="module")
+def servers(postgres: str, template: str) -> Generator[Servers]:
     with (
-        tempfile.TemporaryDirectory(prefix="hr-fleet-", ignore_cleanup_errors=True) as folder,
+        tempfile.TemporaryDirectory(prefix="hr-fleet-", ignore_cleanup_errors=True) as name,
         running_old_postgres() as s1,
         running_old_postgres() as s2,
     ):
-        arena = Arena(Path(folder), settings.database_url, JOBS)
-        s3 = await add_database(postgres, template)
-        home = await Engine.open(settings, listen=True)
+        home = EmbeddedPostgres(Path(name))
         try:
-            for name, server in (("s1", s1), ("s2", s2)):
-                await add_store(home, name, await add_database(server.url, await make_template(server.url)))
-            for number in range(2):
-                await arena.start_worker(number, chance_linger(number), 8)
-            yield Fleet(home, arena, s1, s2, s3)
+            urls = [home.start(), s1.url, s2.url]
+            yield Servers(
+                home, s1, s2, [*urls, postgres], [*(asyncio.run(make_template(url)) for url in urls), template]
+            )
         finally:
+            home.stop()
+
+
+@asynccontextmanager
+async def open_fleet(settings: Settings, servers: Servers, chance: random.Random) -> AsyncGenerator[Fleet]:
+    places = zip(servers.urls, servers.templates, strict=True)
+    url, *others = [await add_database(server, template) for server, template in places]
+    with tempfile.TemporaryDirectory(prefix="hr-fleet-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        arena = Arena(folder, url, JOBS, postgres=servers.home, lease=LEASE)
+        home = await Engine.open(replace(settings, database_url=url), listen=True)
+        fleet = Fleet(home, arena, servers.s1, servers.s2, others[2], chance, Told(folder / "once.log"))
+        try:
+            for store, one in zip(("s1", "s2"), others, strict=False):
+                await add_store(home, store, one)
+            await asyncio.gather(*(arena.start_worker(number, number * 0.3, 8) for number in range(WORKERS)))
+            yield fleet
+        finally:
+            fleet.stop_mover()
             arena.stop()
             await home.close()
-            with suppress(Exception):
-                await drop_database(s3)
+            for one in (url, *others):
+                with suppress(Exception):  # a server that is down has been told of already
+                    await drop_database(one)
 
 
-async def until_ended(fleet: Fleet) -> None:
-    """Until no store has a run that has not ended. Fails with some that have not."""
+async def until_over(fleet: Fleet) -> None:
+    """Until nothing is left to be done in any store. Fails with what is."""
     clock = asyncio.get_running_loop().time
     deadline = clock() + DEADLINE
-    while True:
-        left: list[str] = []
-        for store in fleet.home.stores.all():
-            rows = await patiently(
-                lambda store=store: fetch_sql(
-                    store,
-                    """SELECT r.id, r.status::text, l.task, r.attempt, r.rescues, r.worker_id, r.resumes, r.parent_run_id,
-                        (SELECT array_agg(j.point || ' ' || coalesce(j.target::text, '')) FROM headrace.journal AS j
-                            WHERE j.run_id = r.id AND j.pending) AS points
-                    FROM headrace.runs AS r JOIN headrace.lanes AS l ON l.id = r.lane_id
-                    WHERE r.finished_at IS NULL ORDER BY r.created_at LIMIT 5""",
-                )
-            )
-            left += [f"{store.name}: {dict(row)}" for row in rows]
-        if not left:
-            return
-        if clock() > deadline:
-            raise AssertionError("not ended:\n" + "\n".join(left) + fleet.arena.read_logs()[-5000:])
+    while left := await patiently(lambda: list_left(fleet.home)):
+        assert clock() < deadline, "not over:\n" + spell(left) + fleet.arena.read_logs()[-5000:]
         await asyncio.sleep(0.1)
 
 
-async def test_whatever_happens_to_stores_and_workers_each_run_is_one_and_ends(
-    settings: Settings, postgres: str, template: str, request: pytest.FixtureRequest
-) -> None:
-    seed = int(str(request.config.getoption("--programs-seed"))) or random.randrange(2**32)
-    chance = random.Random(seed)
-    given = replace(settings, store_grace=0.5, store_patience=1.0, lease=LEASE)
-    async with open_fleet(given, postgres, template) as fleet:
-        told = Told()
-        clients = [Client(f"c{n}", fleet.home, told, random.Random(seed + n)) for n in range(CLIENTS)]
+async def remove_s1(fleet: Fleet) -> None:
+    """All that it has goes to other stores; then it is none any more."""
+    deadline = asyncio.get_running_loop().time() + DEADLINE
+    while True:
+        outcomes = [one async for one in moves.move_all(fleet.home, "s1", fleet.chance.choice(["home", "s2", "s3"]))]
+        removed = await upkeep.remove_store(fleet.home, "s1")
+        if isinstance(removed, upkeep.Removed):
+            return
+        assert asyncio.get_running_loop().time() < deadline, (removed, outcomes)
+        await asyncio.sleep(0.1)
 
-        burning = asyncio.create_task(fleet.burn(chance))
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "history" in metafunc.fixturenames:
+        metafunc.parametrize("history", range(int(str(metafunc.config.getoption("--fleet-histories")))))
+
+
+async def test_whatever_happens_to_stores_and_workers_each_run_is_one_and_ends(
+    settings: Settings, servers: Servers, history: int, request: pytest.FixtureRequest
+) -> None:
+    seed = (int(str(request.config.getoption("--programs-seed"))) or random.randrange(2**32)) + history
+    rounds = int(str(request.config.getoption("--fleet-rounds")))
+    began = time.monotonic()
+
+    def tell(what: str) -> None:
+        sys.stdout.write(f"{time.monotonic() - began:6.1f} s: {what}\n")
+
+    tell(f"seed {seed}, {rounds} rounds")
+    given = replace(settings, store_grace=0.5, store_patience=1.0, lease=LEASE)
+    async with open_fleet(given, servers, random.Random(seed)) as fleet:
+        told = fleet.told
+        clients = [Client(f"c{n}", fleet.home, told, random.Random(seed + n)) for n in range(CLIENTS)]
+        limits = LimitWatch(fleet.home)
+        watching = asyncio.create_task(limits.watch())
+        tell("all is there")
+        await fleet.start_schedule()
+        await fleet.start_mover()
 
         async def work(client: Client) -> None:
             number = 0
-            while number < ROUNDS or not burning.done():
+            while number < rounds or not burning.done():
                 await client.act(number)
                 await asyncio.sleep(0.1)
                 number += 1
 
-        await asyncio.gather(*(work(client) for client in clients))
-        await burning
+        async with asyncio.TaskGroup() as group:  # one that fails ends all of them
+            burning = group.create_task(fleet.burn())
+            for client in clients:
+                group.create_task(work(client))
+        tell("the fire is out")
         before = len(told.made)
         for client in clients:  # s1 is being drained
             for number in range(3):
                 await client.act(1000 + number)
         assert "1" not in {store_of(run_id) for run_id in told.made[before:]}
-        await until_ended(fleet)
-        for store in fleet.home.stores.all():
-            await assert_invariants(store)
-        faults = await compare(fleet, told)
+        await fleet.stop_schedule()
+        fleet.stop_mover()
+        await until_over(fleet)
+        watching.cancel()
+        tell(f"over: {len(told.made)} roots, {limits.looks} looks at limits")
+
         assert {store.name for store in fleet.home.stores.all()} == {"home", "s1", "s2", "s3"}
-        for store in fleet.home.stores.all():  # or this has shown nothing
-            assert (await fetch_sql(store, "SELECT count(*) AS n FROM headrace.runs"))[0]["n"] > 0, store.name
-        assert not faults, f"seed {seed}: " + "\n".join(faults)
+        found = await Audit.make(fleet.home, told)
+        counts = {store.name: found.count(store.name) for store in fleet.home.stores.all()}
+        tell(f"looked at: {counts}")
+        faults = found.faults + limits.faults
+        assert not faults, f"seed {seed}:\n{spell(faults)}"
+        assert all(counts.values()), "or this has shown nothing"
+        assert limits.most > 1, "or this has shown nothing of limits"
+        logged = (fleet.arena.folder / "mover.log").read_text("utf-8")
+        assert "Traceback" not in logged, logged[-5000:]
 
-
-async def compare(fleet: Fleet, told: Told) -> list[str]:
-    """What clients were told against what is there."""
-    rows: dict[UUID, Any] = {}
-    for store in fleet.home.stores.all():
-        for row in await fetch_sql(
-            store,
-            """SELECT id, parent_run_id, root_run_id, batch_id, status::text, convert_from(output, 'UTF8') AS output,
-                idempotency_key, error::text AS error FROM headrace.runs""",
-        ):
-            rows[row["id"]] = row
-    faults = [f"{asked} is {len(found)} runs: {found}" for asked, found in told.runs.items() if len(found) != 1]
-    known = {run_id for found in told.runs.values() for run_id in found}
-    faults += [f"{run_id} is not there" for run_id in known - rows.keys()]
-    faults += [f"{row['id']}: {row['status']} {row['error']}" for row in rows.values() if row["status"] != "COMPLETED"]
-    roots = {row["id"] for row in rows.values() if row["parent_run_id"] is None and row["batch_id"] is None}
-    faults += [f"{run_id}: a run that nobody was told of" for run_id in roots - known]
-    by_key: dict[str, list[UUID]] = defaultdict(list)
-    for row in rows.values():
-        if row["idempotency_key"]:
-            by_key[row["idempotency_key"]].append(row["id"])
-        for above in ("parent_run_id", "root_run_id", "batch_id"):
-            if row[above] is not None and store_of(row[above]) != store_of(row["id"]):
-                faults.append(f"{row['id']} and its {above} are in two stores")
-    faults += [f"key {key} is {len(found)} runs: {found}" for key, found in by_key.items() if len(found) != 1]
-    for run_id, n in told.parents.items():
-        wanted = [2 * (n % 5), 2 * n, 2 * (n + 1), 2 * (n + 2), 2 * (n + 3)]
-        if run_id in rows and json.loads(rows[run_id]["output"] or "null") != wanted:
-            faults.append(f"{run_id}: {rows[run_id]['output']}, not {wanted}")
-    for run_id in told.asks:
-        if run_id in rows and rows[run_id]["output"] != '"yes"':
-            faults.append(f"{run_id}: {rows[run_id]['output']}")
-    for batch_id, count in told.batches.items():
-        batch = await batches.find_batch(fleet.home, ENVIRONMENT, batch_id)
-        if batch is None or batch.settled != count or batch.completed_at is None:
-            faults.append(f"batch {batch_id}: {batch}")
-    return faults
+        await remove_s1(fleet)
+        tell("s1 is removed")
+        await until_over(fleet)
+        left = await Audit.make(fleet.home, told)
+        assert not left.faults, f"seed {seed}, s1 is removed:\n{spell(left.faults)}"
+        some = [await runs.find_run(fleet.home, ENVIRONMENT, run_id) for run_id in told.made if store_of(run_id) == "1"]
+        assert some
+        assert all(isinstance(one, RunView) for one in some)
+        tell("found again")
