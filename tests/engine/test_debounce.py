@@ -345,7 +345,7 @@ async def child(number: int) -> int:
 
 @task(id="d.parent", retry=ONCE)
 async def parent(mode: str) -> list[Any]:
-    later_on = Debounce("k", 0.3, mode)  # type: ignore[arg-type]
+    later_on = Debounce("k", 1.0, mode)  # type: ignore[arg-type]
     refs = await asyncio.gather(*(child.trigger(number, debounce=later_on) for number in range(3)))
     outcome = await child.trigger_and_wait(3, debounce=later_on)
     return [[ref.id for ref in refs] + [outcome.run_id], [ref.is_cached for ref in refs], outcome.unwrap()]
@@ -378,6 +378,6 @@ async def test_a_run_that_others_made_is_waited_for_and_not_canceled_with_the_pa
 
 async def test_a_delayed_run_starts_when_nothing_came_for_a_while(engine: Engine) -> None:
     async with working(engine, child):
-        first = await trigger_task(engine, child, 1, debounce=wire.Debounce("k", "300ms", "trailing"))
-        await runs.trigger_run(engine, 1, child.id, Packet(b"2"), debounced("300ms", mode="trailing"))
+        first = await trigger_task(engine, child, 1, debounce=wire.Debounce("k", "1s", "trailing"))
+        await runs.trigger_run(engine, 1, child.id, Packet(b"2"), debounced("1s", mode="trailing"))
         assert read_output(await await_end(engine, first)) == 2
