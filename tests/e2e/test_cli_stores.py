@@ -128,6 +128,10 @@ def test_what_can_be_no_store_is_refused_in_words(
         found, out, wrong = command("stores", "add", name, given)
         assert (found, out, said in wrong) == (code, "", True), (name, given, wrong)
         assert "sek" not in wrong
+    strange = make_url()
+    execute_sql(strange, "CREATE SCHEMA headrace")
+    code, _, wrong = command("stores", "add", "s2", strange, "--migrate")
+    assert (code, "a schema named headrace that headrace did not make" in wrong) == (3, True)
     assert [one["name"] for one in tell(command, "stores", "list")] == ["home", "s1"]
 
 

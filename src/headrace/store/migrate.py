@@ -24,6 +24,8 @@ CREATE TABLE IF NOT EXISTS public.headrace_migrations (
     version integer PRIMARY KEY, name text NOT NULL, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now()
 )"""
 
+_HAS_SCHEMA: Final = "SELECT to_regnamespace('headrace') IS NOT NULL"
+
 
 @dataclass(frozen=True, slots=True)
 class Migration:
@@ -70,6 +72,10 @@ async def migrate_database(database_url: str) -> list[Migration]:
             await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
             await connection.execute(_RECORD)
             missing = await read_missing_migrations(connection)
+            if missing == list_migrations() and await connection.fetchval(_HAS_SCHEMA):
+                raise ConfigurationError(
+                    "The database has a schema named headrace that headrace did not make. Name an empty database, or rename that schema."
+                )
             for migration in missing:
                 await connection.execute(migration.sql)
                 await connection.execute(_record_sql(migration))
