@@ -77,7 +77,8 @@ def test_one_database_is_one_store(command: Command, database_url: str) -> None:
     assert tell(command, "stores", "list") == [
         {
             "name": "home", "key": "0", "place": describe_place(database_url), "state": "active", "weight": 1.0,
-            "takesRoots": True, "opensIn": 0.0, "openRuns": 0, "counted": 100_000, "failure": None,
+            "takesRoots": True, "opensIn": 0.0, "legacy": False, "openRuns": 0, "counted": 100_000,
+            "failure": None,
         }
     ]  # fmt: skip
     code, said, wrong = command("stores", "check")

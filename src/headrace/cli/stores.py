@@ -27,8 +27,9 @@ from headrace.errors import ConfigurationError
 from headrace.ids import HOME_STORE, parse_batch_id, parse_run_id, parse_token_id
 from headrace.store.checks import Examined, NamedStore, Problem, StoreFacts, examine_stores
 from headrace.store.migrate import migrate_database
-from headrace.store.places import describe_place
+from headrace.store.places import describe_failure, describe_place
 from headrace.store.router import StoreRecord
+from headrace.store.store import DATABASE_ERRORS
 
 stores_app: Final = App(name="stores", help="List, add, drain and remove the databases that runs live in.")
 
@@ -236,6 +237,7 @@ def move(
             {"id": one.unit.spelt, "kind": one.unit.kind, "from": one.source, "why": one.why} for one in tally.first
         ]
         print_json({"to": to, "moved": tally.moved, "heldUp": tally.held_up, "first": waiting})
+        _refuse_broken(tally)
         return
     out.print(f"{tally.moved} trees were moved to {to}.", markup=False)
     if tally.held_up:
@@ -243,6 +245,7 @@ def move(
         print_table(
             ["tree", "from", "can't go yet, because"], [[one.unit.spelt, one.source, one.why] for one in tally.first]
         )
+    _refuse_broken(tally)
 
 
 @stores_app.command
@@ -326,6 +329,8 @@ class _Tally:
     moved: int = 0
     held_up: int = 0
     first: list[moves.MoveHeldUp] = field(default_factory=list[moves.MoveHeldUp])
+    broken: list[str] = field(default_factory=list[str])
+    """What did not answer, in words."""
 
     def add(self, outcome: moves.MoveOutcome) -> None:
         """Counts one."""
@@ -354,7 +359,10 @@ async def _move_tree(engine: Engine, spelt: str, to: str) -> _Tally:
     if value is None:
         raise CommandError(f"{spelt!r} is the id of no run, batch or token.", USAGE)
     await _check_places(engine, None, to)
-    outcome = await moves.move_tree(engine, value, to)
+    try:
+        outcome = await moves.move_tree(engine, value, to)
+    except DATABASE_ERRORS as error:
+        return _Tally(broken=[f"Moving {spelt} to {to} broke off: {describe_failure(error, '')}."])
     if isinstance(outcome, moves.NothingToMove) and not outcome.is_there:
         raise CommandError(f"There is no {spelt} in any store.", NOT_FOUND)
     tally = _Tally()
@@ -371,10 +379,19 @@ async def _move_all(engine: Engine, source: str | None, to: str, before: datetim
     ) as bar:
         task = bar.add_task("", total=None)
         for name in names:
-            async for outcome in moves.move_all(engine, name, to, before=before):
-                tally.add(outcome)
-                bar.advance(task)
+            try:
+                async for outcome in moves.move_all(engine, name, to, before=before):
+                    tally.add(outcome)
+                    bar.advance(task)
+            except DATABASE_ERRORS as error:
+                tally.broken.append(f"Moving from {name} to {to} broke off: {describe_failure(error, '')}.")
     return tally
+
+
+def _refuse_broken(tally: _Tally) -> None:
+    if tally.broken:
+        todo = "Nothing is lost: do it again when both answer; `headrace stores list` shows which does not."
+        raise CommandError("\n".join([*tally.broken, todo]), UNREACHABLE)
 
 
 def _check_weight(weight: float) -> None:
