@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
@@ -33,8 +34,9 @@ class Forked:
         self.pid = pid
         self.stdout = stdout
         self.returncode: int | None = None
-        self._told: int | None = told
+        self._told = told
         self._lock = threading.Lock()
+        weakref.finalize(self, os.close, told)
 
     def poll(self) -> int | None:
         """Its exit code, minus the number of the signal that ended it; None while it runs."""
@@ -44,16 +46,15 @@ class Forked:
 
     def wait(self, timeout: float | None = None) -> int:
         """Waits for its end. Raises subprocess.TimeoutExpired."""
-        with self._lock:
-            if self._told is not None:
-                if not select.select([self._told], [], [], timeout)[0]:
-                    raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
-                told = os.read(self._told, 100)
-                os.close(self._told)
-                self._told = None
-                assert told, "the nursery ended"
-                self.returncode = int(told)
-        assert self.returncode is not None
+        if self.returncode is None:
+            # any number of threads may wait: once it has been read, the pipe is at its end, which wakes the others as well
+            if not select.select([self._told], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
+            with self._lock:
+                if self.returncode is None:
+                    told = os.read(self._told, 100)
+                    assert told, "the nursery ended"
+                    self.returncode = int(told)
         return self.returncode
 
     def send_signal(self, number: int) -> None:
