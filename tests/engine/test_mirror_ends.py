@@ -150,3 +150,17 @@ async def test_what_has_ended_is_told_whoever_forgot_it(fleet: list[Engine]) -> 
     assert [row["target_id"] for row in await fetch_sql(home, "SELECT target_id FROM headrace.interests")] == [waits]
     assert await relay_outbox(home) == 2
     assert await count(s1, "mirrors") == 1
+
+
+async def test_nobody_is_told_who_is_no_more(fleet: list[Engine]) -> None:
+    """The store was taken out of use when its waiters had ended, before what they had waited for did."""
+    home, s1, s2 = fleet
+    first, second = await make_token(home), await make_token(home)
+    for target in (first, second):
+        for store in (s1, s2):
+            await fetch_sql(home, "INSERT INTO headrace.interests VALUES (1, $1, $2)", target, store.key)
+    await tokens.complete_token(home, 1, first, OUTPUT)
+    await fetch_sql(home, "UPDATE headrace.stores SET state = 'removed' WHERE key = $1", s1.key)
+    assert await tell_ended(home, MirrorPlace()) == 0
+    for table in ("outbox", "interests"):
+        assert [row["store"] for row in await fetch_sql(home, f"SELECT store FROM headrace.{table}")] == [s2.key]

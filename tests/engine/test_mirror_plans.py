@@ -87,7 +87,8 @@ ASKED: dict[str, tuple[Any, ...]] = {
     "list_foreign_items": (1, WAITERS[0], 0, 100),
     "find_spent_mirrors": (1, WAITERS[0], 100, 0.0),
     "delete_mirrors": ([1] * 100, WAITERS, TOKEN),
-    "settle_interests": (1, IDS[0], "", 100),
+    "settle_interests": (1, IDS[0], "", 100, ["x"]),
+    "delete_mail_to": (["x"],),
 }
 
 

@@ -18,6 +18,7 @@ from uuid import UUID
 from headrace import metrics
 from headrace.engine.engine import Engine
 from headrace.engine.forwards import ask_owners
+from headrace.engine.registry import list_stores
 from headrace.engine.waits import complete_targets
 from headrace.ids import format_run_id, format_token_id, store_of
 from headrace.logs import get_logger
@@ -152,8 +153,14 @@ async def forget_mirrors(engine: Engine, place: MirrorPlace, *, spent: float = S
 
 
 async def tell_ended(engine: Engine, place: MirrorPlace) -> int:
-    """Tells other stores of what has ended here and they still want to know, of a slice of that. How much that was: nothing, ever."""
-    [row] = await engine.store.fetch("settle_interests", *place.told, SLICE)
+    """Tells other stores of what has ended here and they still want to know, of a slice of that. How much that was: nothing, ever.
+
+    What stores that are no more wanted to know is forgotten.
+    """
+    removed = [one.key for one in await list_stores(engine) if one.state == "removed"]
+    if removed:
+        await engine.store.fetch("delete_mail_to", removed)
+    [row] = await engine.store.fetch("settle_interests", *place.told, SLICE, removed)
     full = row["looked"] == SLICE
     place.told = (row["environment_id"], row["target_id"], row["store"]) if full else _START_OF_INTERESTS
     metrics.count_repairs("interest", row["told"])
