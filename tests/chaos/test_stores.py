@@ -37,7 +37,7 @@ from headrace.protocol.schedules import CreateSchedule
 from headrace.settings import Settings
 from headrace.store.embedded import EmbeddedPostgres
 from tests.chaos.fire import Arena, Event, patiently
-from tests.chaos.store_audit import Audit, LimitWatch, list_left, spell
+from tests.chaos.store_audit import LEASE, Audit, LimitWatch, list_left, spell
 from tests.chaos.store_clients import ENVIRONMENT, Client, Told
 from tests.fleet import add_database, drop_database, make_template
 from tests.postgres_15 import OldPostgres, running_old_postgres
@@ -45,7 +45,6 @@ from tests.postgres_15 import OldPostgres, running_old_postgres
 pytestmark = pytest.mark.anyio
 
 CLIENTS = 4
-LEASE = 3.0
 WORKERS = 2
 FIRE_SECONDS = 3.0
 DEADLINE = 150.0
