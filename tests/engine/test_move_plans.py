@@ -45,9 +45,9 @@ _BATCH = (
 )
 _FILLED: tuple[tuple[str, str, int], ...] = (
     ("lanes (environment_id, task, queue)", "1, 't' || n, 'task/t' || n", 2000),
-    ("tasks (environment_id, id, queue, max_attempts, registered_at)", "1, 't' || n, 'task/t' || n, 3, now()", 2000),
+    ("tasks (environment_id, id, queue, max_attempts, registered_at)", "1, 't' || n, CASE WHEN n > 10 THEN 'task/t' || n ELSE 'q' END, 3, now()", 2000),
     ("queues (environment_id, name, created_at, updated_at)", "1, 'q' || n, now(), now()", 2000),
-    ("versions (environment_id, version, first_seen_at, last_seen_at)", "1, 'v' || n, now(), now()", 1000),
+    ("versions (environment_id, version, first_seen_at, last_seen_at)", "1, 'v' || n, now(), now()", 3000),
     ("version_tasks (version_id, task, first_seen_at)", "n, 't', now()", 1000),
     (_RUN, f"1, 1, {spell('n')}, 'WAITING', {_TIMES}, NULL, NULL", MANY),
     (_RUN, f"1, 2, {spell(f'{MANY} + n')}, 'QUEUED', {_TIMES}, {spell('n')}, {spell('n')}", MANY),
@@ -175,7 +175,6 @@ ASKED: dict[str, tuple[Any, ...]] = {
     "find_forwards": (GONE,),
     "list_forwards": (GONE[0], 100),
     "keep_forwards": (GONE, ["2"] * 100, "1"),
-    "rename_lanes": (1, [f"t{n}" for n in range(1, 11)]),
     "read_copied": (),
     "write_copied": (7, MOVE, True),
     "end_recounting": (MOVE,),

@@ -16,7 +16,10 @@ known AS (
     SELECT w.id, w.environment_id, w.version FROM written AS w
     UNION -- those that were there before
     SELECT v.id, v.environment_id, v.version
-    FROM home AS h JOIN headrace.versions AS v ON v.environment_id = h.environment_id AND v.version = h.version
+    FROM home AS h CROSS JOIN LATERAL (
+        SELECT v.id, v.environment_id, v.version FROM headrace.versions AS v
+        WHERE v.environment_id = h.environment_id AND v.version = h.version LIMIT 1
+    ) AS v
 ),
 added AS (
     INSERT INTO headrace.version_tasks (version_id, task, first_seen_at)
