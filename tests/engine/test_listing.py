@@ -205,7 +205,7 @@ async def seed_runs(engine: Engine, count: int) -> dict[UUID, dict[str, Any]]:
     return known
 
 
-@pytest.mark.at_home("it writes rows past the engine, into one database: lists of several are in test_store_lists.py")
+@pytest.mark.one_store("it writes rows past the engine, into one database: lists of several are in test_store_lists.py")
 async def test_each_filter_finds_what_it_says_whatever_a_page_looks_at(engine: Engine) -> None:
     known = await seed_runs(engine, 120)
     with_key = next(one["idempotency_key"] for one in known.values() if one["idempotency_key"])

@@ -214,6 +214,7 @@ async def test_ticks_that_are_debounced_become_one_run(clock: Clock, engine: Eng
     await assert_invariants(engine)
 
 
+@pytest.mark.at_home("the run of a tick with a key is at home, where its key is")
 async def test_the_ticks_of_a_schedule_with_an_idempotency_key_share_a_run(clock: Clock, engine: Engine) -> None:
     made = await clock.create(NOON, "0 * * * *", options=RunOptions(idempotency_key="k"))
     assert await clock.fire(NOON + HOUR) == 1
