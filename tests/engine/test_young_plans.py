@@ -19,6 +19,7 @@ from headrace.engine.sweeps import run_sweeps
 from headrace.settings import Settings
 from headrace.store.statements import load_sql
 from tests.conftest import execute_sql
+from tests.engine.generic_plans import explain_generic
 from tests.engine.test_plans import walk
 from tests.fleet import add_database, drop_database
 from tests.guards import ALLOW_ALL_IDS
@@ -150,3 +151,9 @@ def _look_as(url: str, roles: str) -> bool:
         found = dict(zip([one.name for one in cursor.description], row, strict=True))
         connection.rollback()
         return bool(found["grown"])
+
+
+def test_a_look_probes_the_tables_that_it_asks_for(young: str) -> None:
+    """And not the size of every table of the database, which took milliseconds."""
+    nodes = [one for one in walk(explain_generic(young, "find_due_work")) if one.get("Relation Name") == "pg_class"]
+    assert [one.get("Index Name") for one in nodes] == ["pg_class_oid_index"]

@@ -34,9 +34,12 @@ e.elected AND p.parts AS parts,
 -- what has grown from nothing since PostgreSQL has looked at it: see analyze_grown
 e.elected AND EXISTS (
     SELECT FROM unnest('{runs,attempts,batches,journal,tokens,lanes,idempotency_keys,outbox,mirrors,interests}'::text[]) AS t (name)
-    JOIN pg_class AS c ON c.oid = to_regclass('headrace.' || t.name)
-    WHERE c.relpages < 128 AND pg_relation_size(c.oid) >= 128 * current_setting('block_size')::bigint
-        AND pg_has_role(c.relowner, 'USAGE')
+    -- OFFSET 0: else the size of every table of the database is looked at, which takes milliseconds
+    CROSS JOIN LATERAL (
+        SELECT c.oid, c.relowner FROM pg_class AS c
+        WHERE c.oid = to_regclass('headrace.' || t.name) AND c.relpages < 128 OFFSET 0
+    ) AS c
+    WHERE pg_relation_size(c.oid) >= 128 * current_setting('block_size')::bigint AND pg_has_role(c.relowner, 'USAGE')
 ) AS grown
 FROM (SELECT pg_try_advisory_xact_lock(7305, 1) AS elected) AS e
 CROSS JOIN (
