@@ -231,7 +231,8 @@ class Audit:
         ordered = sorted(rows, key=lambda row: row[place])
         for one, other in itertools.pairwise(ordered):
             if other["started_at"] + LONGEST_CLAIM < one["finished_at"]:
-                self.faults.append(f"{one['id']} and {other['id']} {what} were executed at once, or out of order")
+                times = f"{one['finished_at']} and {other['started_at']}"
+                self.faults.append(f"{one['id']} ended after {other['id']} {what} was started: {times}")
 
     def _check_ticks(self) -> None:
         ticks = sorted(
