@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import httpx2
@@ -145,8 +145,23 @@ def test_a_server_whose_port_is_taken_says_so(database_url: str, tmp_path: Path)
         assert "can't listen" in second.stderr
 
 
+@pytest.fixture
+def make_durable(postgres: str) -> Generator[Callable[[str], None]]:
+    """Makes the tests' PostgreSQL, which saves itself the trouble, write through to the disk until the test is over."""
+
+    def set_durable(url: str, value: str = "on") -> None:
+        for setting in ("fsync", "full_page_writes"):
+            execute_sql(url, f"ALTER SYSTEM SET {setting} = {value}")
+        execute_sql(url, "SELECT pg_reload_conf()")
+        shown = "SELECT current_setting('fsync') || current_setting('full_page_writes')"
+        wait_until(lambda: execute_sql(url, shown)[0][0] == 2 * value, f"fsync is {value}")
+
+    yield set_durable
+    set_durable(postgres, "off")
+
+
 def test_the_doctor_finds_what_is_missing_and_then_nothing(
-    database_url: str, bare_url: str, tasks: Path, tmp_path: Path
+    database_url: str, make_durable: Callable[[str], None], bare_url: str, tasks: Path, tmp_path: Path
 ):
     def examine(**given: str) -> tuple[int, dict[str, str]]:
         ended = run_headrace("doctor", "--json", env=clean_environment(data_dir=str(tmp_path), **QUICK, **given))
@@ -173,6 +188,9 @@ def test_the_doctor_finds_what_is_missing_and_then_nothing(
     ):
         url = json.loads(server.await_line("http://"))["url"]
         worker.await_line("headrace works on")
+        code, states = examine(database_url=database_url, api_url=url)
+        assert (code, {name for name, state in states.items() if state != "ok"}) == (1, {"durability"}), states
+        make_durable(database_url)
         code, states = examine(database_url=database_url, api_url=url)
         assert (code, set(states.values())) == (0, {"ok"}), states
         plain = run_headrace("doctor", env=env | {"HEADRACE_API_URL": url})

@@ -100,6 +100,8 @@ def test_the_commands_are_those_that_are_documented():
         "stores move",
         "stores remove",
         "stores check",
+        "stores legacy",
+        "import",
         "bench",
         "demo",
         "doctor",
