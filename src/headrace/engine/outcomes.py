@@ -15,7 +15,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from headrace.engine.lanes import LaneKind, LaneName
-from headrace.ids import format_run_id
+from headrace.ids import format_run_id, is_foreign
 from headrace.protocol.options import RunOptions
 from headrace.protocol.statuses import BatchStatus, RunStatus
 
@@ -251,7 +251,7 @@ class RunView:
     @property
     def spelt(self) -> str:
         """Its id, as it stands on the wire: of an imported run the one that it came with."""
-        foreign = self.options.get("foreignId")
+        foreign = self.options.get("foreignId") if is_foreign(self.id) else None
         return foreign if isinstance(foreign, str) else format_run_id(self.id)
 
 
