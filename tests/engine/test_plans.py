@@ -145,6 +145,47 @@ async def test_a_completion_probes_the_key_once_a_run(
     assert "runs_held" not in {node.get("Index Name") for node in nodes}
 
 
+@pytest.fixture
+async def looked_at_rest(database_url: str) -> AsyncGenerator[asyncpg.Connection[Any]]:
+    """30,000 queued runs that PostgreSQL looked at when none was held; 1,000 of them are held since."""
+    connection = await asyncpg.connect(database_url)
+    for sql in (
+        *(f"ALTER TABLE headrace.{table} SET (autovacuum_enabled = off)" for table in ("runs", "batches")),
+        ALLOW_ALL_IDS,
+        "INSERT INTO headrace.lanes (environment_id, task, queue) VALUES (1, 't', 'q')",
+        "INSERT INTO headrace.workers (environment_id, name, started_at, lease_until) VALUES (1, 'w', now(), now() + interval '1 hour')",
+        "INSERT INTO headrace.runs (environment_id, lane_id, id, status, attempt, ready_at, created_at, updated_at)"
+        " SELECT 1, (SELECT id FROM headrace.lanes), lpad(to_hex(n), 32, '0')::uuid, 'QUEUED', 0, now(), now(), now()"
+        " FROM generate_series(1, 30000) n",
+        "ANALYZE headrace.runs",
+        "UPDATE headrace.runs SET status = 'EXECUTING', attempt = 1, started_at = now(),"
+        " worker_id = (SELECT id FROM headrace.workers) WHERE id <= lpad(to_hex(1000), 32, '0')::uuid",
+    ):
+        await connection.execute(sql)
+    yield connection
+    await connection.close()
+
+
+@pytest.mark.parametrize("name", ["finish_runs", "rescue_runs", "give_back_runs"])
+async def test_what_is_held_is_not_compared_with_all_of_a_chunk(
+    looked_at_rest: asyncpg.Connection[Any], name: str
+) -> None:
+    """Taken for one row, because none was held when PostgreSQL looked, it would be: a million comparisons a chunk."""
+    rows = await looked_at_rest.fetch("SELECT id FROM headrace.runs WHERE status = 'EXECUTING' ORDER BY id")
+    worker = await looked_at_rest.fetchval("SELECT id FROM headrace.workers")
+    ids = [row["id"] for row in rows]
+    count = len(ids)
+    given: dict[str, list[Any]] = {
+        "finish_runs": [1, worker, ids, [1] * count, ["COMPLETED"] * count, [b"2"] * count, [], [], [], []],
+        "rescue_runs": [1, worker, ids, [1] * count, [True] * count, [1] * count, [None] * count, [None] * count],
+        "give_back_runs": [1, worker, ids, [1] * count],
+    }
+    nodes = await explain(looked_at_rest, name, *given[name])
+    assert sum(node.get("Rows Removed by Join Filter", 0) * node["Actual Loops"] for node in nodes) <= count
+    updated = [node for node in nodes if node["Node Type"] == "ModifyTable" and node["Relation Name"] == "runs"]
+    assert updated[0]["Plans"][0]["Actual Rows"] == count
+
+
 async def test_a_seal_reads_the_batch_and_no_run(connection: asyncpg.Connection[Any], seeded: tuple[str, UUID]) -> None:
     nodes = await explain(connection, "seal_batch", 1, seeded[1], BACKLOG)
     assert {node.get("Relation Name") for node in nodes} == {"batches"}

@@ -1,6 +1,7 @@
 -- A chunk of ended attempts: the runs, their history and the batches' tallies in one statement, for the runs that this
--- worker still holds in that attempt; a lease that was lost matches nothing. OFFSET 0 and the casts keep the planner to
--- the primary key, a probe a run: with no statistics yet it would scan all that is held, or the whole table.
+-- worker still holds in that attempt; a lease that was lost matches nothing. OFFSET 0 and CASE keep the planner to the
+-- primary key, a probe a run: with no statistics yet it would scan all that is held, or the whole table; and with some of
+-- a moment in which nothing was held it would take what is held for one row, and compare each of it with all of the chunk.
 -- Batches are locked in one order. Indexes: runs_pkey, batches_pkey.
 WITH done AS (
     UPDATE headrace.runs AS r
@@ -29,8 +30,8 @@ WITH done AS (
             AS u (id, attempt, status, output, output_type, error, retry_in, lane_id)
         OFFSET 0
     ) AS f
-    WHERE r.environment_id = f.environment_id AND r.id = f.id AND r.attempt = f.attempt
-        AND r.worker_id + 0 = $2::bigint AND r.status::text = 'EXECUTING'
+    WHERE r.environment_id = f.environment_id AND r.id = f.id
+        AND CASE WHEN r.worker_id = $2::bigint AND r.status = 'EXECUTING' THEN r.attempt = f.attempt END
     RETURNING r.id, r.lane_id, r.batch_id, r.attempt - r.resumes AS number, r.watched, r.idempotency_key, r.started_at, r.status,
         r.finished_at IS NOT NULL AS finished, r.counted_in IS NOT NULL OR r.order_key IS NOT NULL AS frees,
         f.status AS attempt_status, f.error AS attempt_error

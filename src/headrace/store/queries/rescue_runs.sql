@@ -20,8 +20,8 @@ WITH done AS (
             AS u (id, attempt, final, counted, error, lane_id)
         OFFSET 0
     ) AS f
-    WHERE r.environment_id = f.environment_id AND r.id = f.id AND r.attempt = f.attempt
-        AND r.worker_id + 0 = $2::bigint AND r.status::text = 'EXECUTING'
+    WHERE r.environment_id = f.environment_id AND r.id = f.id
+        AND CASE WHEN r.worker_id = $2::bigint AND r.status = 'EXECUTING' THEN r.attempt = f.attempt END
     RETURNING r.id, r.lane_id, r.batch_id, r.attempt - r.resumes AS number, r.watched, r.idempotency_key, r.started_at, r.status, f.error
 ),
 history AS (
