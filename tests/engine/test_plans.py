@@ -154,12 +154,16 @@ async def looked_at_rest(database_url: str) -> AsyncGenerator[asyncpg.Connection
         ALLOW_ALL_IDS,
         "INSERT INTO headrace.lanes (environment_id, task, queue) VALUES (1, 't', 'q')",
         "INSERT INTO headrace.workers (environment_id, name, started_at, lease_until) VALUES (1, 'w', now(), now() + interval '1 hour')",
-        "INSERT INTO headrace.runs (environment_id, lane_id, id, status, attempt, ready_at, created_at, updated_at)"
-        " SELECT 1, (SELECT id FROM headrace.lanes), lpad(to_hex(n), 32, '0')::uuid, 'QUEUED', 0, now(), now(), now()"
-        " FROM generate_series(1, 30000) n",
+        (
+            "INSERT INTO headrace.runs (environment_id, lane_id, id, status, attempt, ready_at, created_at, updated_at)"
+            " SELECT 1, (SELECT id FROM headrace.lanes), lpad(to_hex(n), 32, '0')::uuid, 'QUEUED', 0, now(), now(), now()"
+            " FROM generate_series(1, 30000) n"
+        ),
         "ANALYZE headrace.runs",
-        "UPDATE headrace.runs SET status = 'EXECUTING', attempt = 1, started_at = now(),"
-        " worker_id = (SELECT id FROM headrace.workers) WHERE id <= lpad(to_hex(1000), 32, '0')::uuid",
+        (
+            "UPDATE headrace.runs SET status = 'EXECUTING', attempt = 1, started_at = now(),"
+            " worker_id = (SELECT id FROM headrace.workers) WHERE id <= lpad(to_hex(1000), 32, '0')::uuid"
+        ),
     ):
         await connection.execute(sql)
     yield connection
