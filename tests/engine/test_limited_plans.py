@@ -14,7 +14,9 @@ import asyncpg
 import pytest
 
 from headrace.engine.turns import Turns
+from headrace.settings import Settings
 from headrace.store.statements import load_sql
+from headrace.store.store import Store
 from tests.conftest import execute_sql, with_database
 from tests.engine.generic_plans import explain_generic
 from tests.engine.test_plans import assert_no_full_scan, rows_read, walk
@@ -232,3 +234,18 @@ async def test_keys_whose_runs_are_all_delayed_are_not_looked_at(connection: asy
     nodes = await explain(connection, "claim_limited_runs", *claim_of(["delayed"]))
     assert_no_full_scan(nodes)
     assert rows_read(nodes) <= 4 * LIMIT
+
+
+async def test_a_claim_is_prepared_once_however_long_it_is(database_url: str) -> None:
+    """Else it is planned anew each time, six times as long as it takes: the driver leaves out long ones by itself."""
+    claim = load_sql("claim_limited_runs")
+    assert len(claim) > 15 * 1024, "the driver's own limit would do"
+    store = await Store.open(Settings(database_url=database_url))
+    try:
+        async with store.connect() as connection:
+            for _ in range(2):
+                await connection.fetch(f"SELECT 1 /* {'x' * len(claim)} */")
+            prepared = "SELECT count(*) FROM pg_prepared_statements WHERE length(statement) > 15360"
+            assert await connection.fetchval(prepared) == 1
+    finally:
+        await store.close()

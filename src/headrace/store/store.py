@@ -107,6 +107,9 @@ class Store:
                 min_size=0 if lazily else 1,
                 max_size=settings.pool_size,
                 statement_cache_size=0 if pooled else 200,
+                # of any length: the default leaves out what has more than 15 KiB, and that of claims under limits has.
+                # Planned anew each time it takes 9.7 ms instead of 1.6.
+                max_cacheable_statement_size=0,
                 reset=_leave_connection,
                 connect=connect,
                 connection_class=FreeConnection,
