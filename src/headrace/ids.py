@@ -68,22 +68,22 @@ _KSUID_EPOCH: Final = 1_400_000_000
 
 def mint_run_id(store: str = HOME_STORE) -> UUID:
     """A new id for a run that belongs to no batch, owned by ``store``."""
-    return UUID(bytes=_timestamp() + os.urandom(7) + _store_byte(store))
+    return _mint(os.urandom(7), store)
 
 
 def mint_batch_id(store: str = HOME_STORE) -> UUID:
     """A new id for a batch owned by ``store``."""
-    return UUID(bytes=_timestamp() + os.urandom(3) + b"\0\0\0\0" + _store_byte(store))
+    return _mint(os.urandom(3) + b"\0\0\0\0", store)
 
 
 def mint_token_id(store: str = HOME_STORE) -> UUID:
     """A new id for a token that a run may wait for, owned by ``store``."""
-    return UUID(bytes=_timestamp() + os.urandom(7) + _store_byte(store))
+    return _mint(os.urandom(7), store)
 
 
 def mint_schedule_id(store: str = HOME_STORE) -> UUID:
     """A new id for a schedule that is made over the API, owned by ``store``."""
-    return UUID(bytes=_timestamp() + os.urandom(7) + _store_byte(store))
+    return _mint(os.urandom(7), store)
 
 
 def task_schedule_id(environment_id: int, task: str) -> UUID:
@@ -94,7 +94,7 @@ def task_schedule_id(environment_id: int, task: str) -> UUID:
 
 def mint_bulk_action_id(store: str = HOME_STORE) -> UUID:
     """A new id for a bulk action, owned by ``store``."""
-    return UUID(bytes=_timestamp() + os.urandom(7) + _store_byte(store))
+    return _mint(os.urandom(7), store)
 
 
 def item_run_id(batch_id: UUID, index: int) -> UUID:
@@ -213,8 +213,8 @@ class _Clock:
 _clock = _Clock()
 
 
-def _timestamp() -> bytes:
-    return _clock.tick().to_bytes(8, "big")
+def _mint(unique: bytes, store: str) -> UUID:
+    return UUID(bytes=_clock.tick().to_bytes(8, "big") + unique + _store_byte(store))
 
 
 def _store_byte(store: str) -> bytes:

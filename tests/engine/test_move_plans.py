@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -119,13 +119,6 @@ def seeded(request: pytest.FixtureRequest, postgres: str, template: str) -> Gene
         execute_sql(url, "ANALYZE")
     yield url
     execute_sql(postgres, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-@pytest.fixture
-async def connection(seeded: str) -> AsyncGenerator[asyncpg.Connection[Any]]:
-    connection = await asyncpg.connect(seeded)
-    yield connection
-    await connection.close()
 
 
 def count_met(nodes: list[dict[str, Any]]) -> Mapping[str, float]:

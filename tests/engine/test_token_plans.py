@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import Generator
 from typing import Any
 from uuid import UUID
 
@@ -43,13 +43,6 @@ def seeded(request: pytest.FixtureRequest, postgres: str, template: str) -> Gene
         execute_sql(url, "ANALYZE")
     yield url
     execute_sql(postgres, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-@pytest.fixture
-async def connection(seeded: str) -> AsyncGenerator[asyncpg.Connection[Any]]:
-    connection = await asyncpg.connect(seeded)
-    yield connection
-    await connection.close()
 
 
 def rows_met(nodes: list[dict[str, Any]]) -> float:

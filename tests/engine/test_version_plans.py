@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import Generator
 from typing import Any
 
 import asyncpg
@@ -50,13 +50,6 @@ def seeded(request: pytest.FixtureRequest, postgres: str, template: str) -> Gene
         execute_sql(url, "ANALYZE")
     yield url
     execute_sql(postgres, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-@pytest.fixture
-async def connection(seeded: str) -> AsyncGenerator[asyncpg.Connection[Any]]:
-    opened = await asyncpg.connect(seeded)
-    yield opened
-    await opened.close()
 
 
 @pytest.mark.parametrize(("version", "lanes"), [("1", LANES // 4), ("2", LANES * 3 // 4), ("3", 0)])

@@ -159,7 +159,7 @@ class _Claim:
 
     async def make(self) -> list[Record]:
         others = [one for one in self.engine.stores.all() if one.key != self.engine.key]
-        async with _open_all(others, self._patience) as sessions, self.engine.store.connect() as own:
+        async with _open_all(others, _find_patience(self.engine)) as sessions, self.engine.store.connect() as own:
             sessions[self.engine.key] = here = _Session(self.engine, own, AsyncExitStack())
             async with own.transaction():
                 for _, session in sorted(sessions.items()):  # whoever waits for one holds none that comes after it
@@ -200,7 +200,9 @@ class _Claim:
         """Plan: takes the limits in one store."""
         own_tasks = self.tasks if one is self.engine else None
         lease = self.engine.settings.lease
-        return query("lock_named_limits", self.environment_id, self.names, lease, self._patience, own_tasks)
+        return query(
+            "lock_named_limits", self.environment_id, self.names, lease, _find_patience(self.engine), own_tasks
+        )
 
     async def _count(self, sessions: Mapping[str, _Session]) -> dict[str, list[Record]]:
         """What of the limits is used up in each store, by its key. Raises _AwayError where there are others beside them."""
@@ -221,10 +223,6 @@ class _Claim:
 
     def _look(self, one: Engine) -> Plan[list[Record]]:
         return query("count_limits", self.environment_id, self.names, one is not self.engine)
-
-    @property
-    def _patience(self) -> float:
-        return _find_patience(self.engine)
 
     def _find_due(self, used: Mapping[str, Sequence[Record]]) -> dict[str, list[Engine]]:
         """The limits under which it is another store's turn, and the engines of these: it would take more, and it is longer
